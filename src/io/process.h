@@ -1,0 +1,34 @@
+// A running child process: its end is awaited through a pidfd, so it is known at once and never mistaken.
+#pragma once
+
+#include "io/loop.h"
+#include "io/watch.h"
+
+namespace ringmaster::io {
+
+class Process {
+ public:
+  Process(Loop& loop, Child child)
+      : pid_(child.pid), output_(std::move(child.output)), child_(std::move(child)), ended_(loop, duplicate(loop), Trigger::level) {}
+
+  pid_t pid() const { return pid_; }
+
+  // Awaits the end. Errors: timeout, cancelled.
+  Async<Result<ExitStatus>> wait(Time deadline);
+
+  // To the whole session of the child.
+  void signal(int number);
+
+  // Calls `line` for each line the process writes, until it has closed its output; lines above 8 KiB are cut in two.
+  Async<void> read_output(std::function<void(std::string_view)> line);
+
+ private:
+  Handle duplicate(Loop& loop);
+  pid_t pid_;
+  Handle output_;
+  Child child_;
+  Watch ended_;
+  std::optional<ExitStatus> status_;
+};
+
+}  // namespace ringmaster::io

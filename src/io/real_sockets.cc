@@ -1,0 +1,285 @@
+// RealSystem's sockets, messages and readiness.
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+#include "base/check.h"
+#include "io/real_system.h"
+
+namespace ringmaster::io {
+
+using base::from_errno;
+
+namespace {
+
+struct Address {
+  sockaddr_storage storage{};
+  socklen_t bytes = 0;
+  sockaddr* get() { return reinterpret_cast<sockaddr*>(&storage); }
+};
+
+Address to_address(const Endpoint& endpoint) {
+  Address address;
+  if (endpoint.family == Endpoint::Family::unix_path) {
+    auto* un = reinterpret_cast<sockaddr_un*>(&address.storage);
+    un->sun_family = AF_UNIX;
+    CHECK(endpoint.path.size() <= base::kUnixPathBytesMax);
+    std::ranges::copy(endpoint.path, un->sun_path);
+    address.bytes = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + endpoint.path.size() + 1);
+  } else if (endpoint.family == Endpoint::Family::v6) {
+    auto* in6 = reinterpret_cast<sockaddr_in6*>(&address.storage);
+    in6->sin6_family = AF_INET6;
+    in6->sin6_port = htons(endpoint.port);
+    std::memcpy(&in6->sin6_addr, endpoint.address.data(), 16);
+    address.bytes = sizeof(sockaddr_in6);
+  } else {
+    auto* in4 = reinterpret_cast<sockaddr_in*>(&address.storage);
+    in4->sin_family = AF_INET;
+    in4->sin_port = htons(endpoint.port);
+    std::memcpy(&in4->sin_addr, endpoint.address.data(), 4);
+    address.bytes = sizeof(sockaddr_in);
+  }
+  return address;
+}
+
+Endpoint from_address(const sockaddr_storage& storage) {
+  Endpoint endpoint;
+  if (storage.ss_family == AF_INET) {
+    const auto& in4 = reinterpret_cast<const sockaddr_in&>(storage);
+    endpoint.family = Endpoint::Family::v4;
+    endpoint.port = ntohs(in4.sin_port);
+    std::memcpy(endpoint.address.data(), &in4.sin_addr, 4);
+  } else if (storage.ss_family == AF_INET6) {
+    const auto& in6 = reinterpret_cast<const sockaddr_in6&>(storage);
+    endpoint.family = Endpoint::Family::v6;
+    endpoint.port = ntohs(in6.sin6_port);
+    std::memcpy(endpoint.address.data(), &in6.sin6_addr, 16);
+  } else if (storage.ss_family == AF_UNIX) {
+    endpoint.family = Endpoint::Family::unix_path;
+    endpoint.path = reinterpret_cast<const sockaddr_un&>(storage).sun_path;
+  }
+  return endpoint;
+}
+
+int open_socket(const Endpoint& endpoint) {
+  static constexpr int kFlags = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
+  switch (endpoint.family) {
+    case Endpoint::Family::unix_path: return ::socket(AF_UNIX, kFlags, 0);
+    case Endpoint::Family::v6: return ::socket(AF_INET6, kFlags, 0);
+    default: return ::socket(AF_INET, kFlags, 0);
+  }
+}
+
+void set_option(int fd, int level, int option, int value) { ::setsockopt(fd, level, option, &value, sizeof value); }
+
+Transfer outcome(ssize_t count) { return {count, count < 0 ? errno : 0}; }
+
+// Binds without SO_REUSEPORT and lets go: two groups on one address would share its connections silently.
+int probe_bind(const Endpoint& at) {
+  const int fd = open_socket(at);
+  if (fd < 0) return errno;
+  set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+  Address address = to_address(at);
+  const int error = ::bind(fd, address.get(), address.bytes) == 0 ? 0 : errno;
+  ::close(fd);
+  return error;
+}
+
+}  // namespace
+
+Result<Handle> RealSystem::listen(const Endpoint& at, const ListenOptions& options) {
+  const std::string what = "listen on " + base::to_string(at);
+  const bool is_unix = at.family == Endpoint::Family::unix_path;
+  if (!is_unix && at.port != 0 && !options.reuse_port) {
+    if (const int error = probe_bind(at); error != 0) return std::unexpected(from_errno(error, what));
+  }
+  if (is_unix) ::unlink(at.path.c_str());
+  Handle handle(*this, open_socket(at));
+  if (!handle) return std::unexpected(from_errno(errno, what));
+  if (!is_unix) {
+    set_option(handle.fd(), SOL_SOCKET, SO_REUSEADDR, 1);
+    set_option(handle.fd(), SOL_SOCKET, SO_REUSEPORT, 1);
+  }
+  if (at.family == Endpoint::Family::v6) set_option(handle.fd(), IPPROTO_IPV6, IPV6_V6ONLY, 1);
+  Address address = to_address(at);
+  if (::bind(handle.fd(), address.get(), address.bytes) != 0) return std::unexpected(from_errno(errno, what));
+  if (::listen(handle.fd(), options.backlog) != 0) return std::unexpected(from_errno(errno, what));
+  return handle;
+}
+
+Endpoint RealSystem::local_endpoint(int fd) {
+  sockaddr_storage storage{};
+  socklen_t bytes = sizeof storage;
+  ::getsockname(fd, reinterpret_cast<sockaddr*>(&storage), &bytes);
+  return from_address(storage);
+}
+
+Transfer RealSystem::accept(int listener, Endpoint& peer) {
+  sockaddr_storage storage{};
+  socklen_t bytes = sizeof storage;
+  const int fd = ::accept4(listener, reinterpret_cast<sockaddr*>(&storage), &bytes, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  if (fd < 0) return {-1, errno};
+  peer = from_address(storage);
+  if (peer.family != Endpoint::Family::unix_path) set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+  return {fd, 0};
+}
+
+Transfer RealSystem::connect(const Endpoint& to) {
+  const int fd = open_socket(to);
+  if (fd < 0) return {-1, errno};
+  if (to.family != Endpoint::Family::unix_path) set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+  Address address = to_address(to);
+  if (::connect(fd, address.get(), address.bytes) == 0 || errno == EINPROGRESS) return {fd, 0};
+  const int error = errno;
+  ::close(fd);
+  return {-1, error};
+}
+
+int RealSystem::connect_error(int fd) {
+  int error = 0;
+  socklen_t bytes = sizeof error;
+  return ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &bytes) == 0 ? error : errno;
+}
+
+Transfer RealSystem::read(int fd, std::span<char> into) {
+  if (fd == signal_fd_) return read_signal(into);
+  return outcome(::read(fd, into.data(), into.size()));
+}
+
+Transfer RealSystem::write(int fd, std::span<const iovec> from) {
+  msghdr message{};
+  message.msg_iov = const_cast<iovec*>(from.data());  // NOLINT: sendmsg does not write there
+  message.msg_iovlen = from.size();
+  return outcome(::sendmsg(fd, &message, MSG_NOSIGNAL));
+}
+
+void RealSystem::shutdown_write(int fd) { ::shutdown(fd, SHUT_WR); }
+
+void RealSystem::reset_on_close(int fd) {
+  const linger now{.l_onoff = 1, .l_linger = 0};
+  ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+}
+
+void RealSystem::close(int fd) { ::close(fd); }
+
+void RealSystem::watch(int fd, void* tag, Trigger trigger) {
+  epoll_event event{};
+  event.events = trigger == Trigger::edge ? EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET : EPOLLIN;
+  event.data.ptr = tag;
+  CHECK(::epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) == 0);
+}
+
+void RealSystem::unwatch(int fd) { ::epoll_ctl(epoll_, EPOLL_CTL_DEL, fd, nullptr); }
+
+static std::uint32_t to_readiness(std::uint32_t epoll) {
+  std::uint32_t readiness = 0;
+  if ((epoll & EPOLLIN) != 0) readiness |= kReadable;
+  if ((epoll & EPOLLOUT) != 0) readiness |= kWritable;
+  if ((epoll & EPOLLRDHUP) != 0) readiness |= kHangup;
+  if ((epoll & (EPOLLHUP | EPOLLERR)) != 0) readiness |= kBroken;
+  return readiness;
+}
+
+std::size_t RealSystem::poll(std::span<Event> events, Duration wait_max) {
+  static constexpr std::size_t kBatch = 256;
+  std::array<epoll_event, kBatch> ready;
+  const auto wait = std::chrono::ceil<std::chrono::milliseconds>(wait_max).count();
+  const int count = ::epoll_wait(epoll_, ready.data(), static_cast<int>(std::min(kBatch, events.size())),
+                                 static_cast<int>(std::min<std::int64_t>(wait, 60'000)));
+  std::size_t used = 0;
+  for (int i = 0; i < count; ++i) {
+    const epoll_event& event = ready[static_cast<std::size_t>(i)];
+    if (event.data.ptr == nullptr) {  // wake()
+      eventfd_t value = 0;
+      ::eventfd_read(wake_, &value);
+      continue;
+    }
+    events[used++] = {event.data.ptr, to_readiness(event.events)};
+  }
+  return used;
+}
+
+void RealSystem::wake() { ::eventfd_write(wake_, 1); }
+
+Result<std::pair<Handle, Handle>> RealSystem::message_pair() {
+  std::array<int, 2> ends{};
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends.data()) != 0) {
+    return std::unexpected(from_errno(errno, "socketpair"));
+  }
+  return std::pair{Handle(*this, ends[0]), Handle(*this, ends[1])};
+}
+
+static constexpr std::size_t kDescriptorsPerMessageMax = 250;  // the kernel's limit is 253
+
+Transfer RealSystem::send_message(int fd, std::string_view bytes, std::span<const int> descriptors) {
+  CHECK(descriptors.size() <= kDescriptorsPerMessageMax);
+  iovec piece{const_cast<char*>(bytes.data()), bytes.size()};  // NOLINT: sendmsg does not write there
+  msghdr message{};
+  message.msg_iov = &piece;
+  message.msg_iovlen = 1;
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(kDescriptorsPerMessageMax * sizeof(int))> control{};
+  if (!descriptors.empty()) {
+    message.msg_control = control.data();
+    message.msg_controllen = CMSG_SPACE(descriptors.size_bytes());
+    cmsghdr* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(descriptors.size_bytes());
+    std::memcpy(CMSG_DATA(header), descriptors.data(), descriptors.size_bytes());
+  }
+  return outcome(::sendmsg(fd, &message, MSG_NOSIGNAL));
+}
+
+Transfer RealSystem::receive_message(int fd, std::span<char> into, std::vector<Handle>& descriptors) {
+  iovec piece{into.data(), into.size()};
+  msghdr message{};
+  message.msg_iov = &piece;
+  message.msg_iovlen = 1;
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(kDescriptorsPerMessageMax * sizeof(int))> control{};
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  const Transfer got = outcome(::recvmsg(fd, &message, MSG_CMSG_CLOEXEC));
+  if (got.count < 0) return got;
+  for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
+    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
+    const std::size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (std::size_t i = 0; i < count; ++i) {
+      int received = -1;
+      std::memcpy(&received, CMSG_DATA(header) + i * sizeof(int), sizeof received);
+      descriptors.emplace_back(*this, received);
+    }
+  }
+  if ((message.msg_flags & MSG_TRUNC) != 0) return {-1, EMSGSIZE};
+  return got;
+}
+
+Result<std::vector<Endpoint>> RealSystem::resolve(const std::string& host, std::uint16_t port) {
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_ADDRCONFIG;
+  addrinfo* found = nullptr;
+  if (const int error = ::getaddrinfo(host.c_str(), nullptr, &hints, &found); error != 0) {
+    return base::fail(Code::unreachable, "cannot resolve '" + host + "': " + ::gai_strerror(error));
+  }
+  std::vector<Endpoint> endpoints;
+  for (const addrinfo* at = found; at != nullptr; at = at->ai_next) {
+    sockaddr_storage storage{};
+    std::memcpy(&storage, at->ai_addr, at->ai_addrlen);
+    endpoints.push_back(from_address(storage));
+    endpoints.back().port = port;
+  }
+  ::freeaddrinfo(found);
+  return endpoints;
+}
+
+}  // namespace ringmaster::io

@@ -1,0 +1,251 @@
+// RealSystem's clock, memory, processes, files and threads; sockets are in real_sockets.cc.
+#include "io/real_system.h"
+
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <ctime>
+#include <fstream>
+
+#include "base/check.h"
+#include "io/loop.h"
+
+namespace ringmaster::io {
+
+using base::from_errno;
+
+RealSystem::RealSystem() : epoll_(::epoll_create1(EPOLL_CLOEXEC)), wake_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
+  CHECK(epoll_ >= 0 && wake_ >= 0);
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.ptr = nullptr;
+  CHECK(::epoll_ctl(epoll_, EPOLL_CTL_ADD, wake_, &event) == 0);
+}
+
+RealSystem::~RealSystem() {
+  if (background_.joinable()) {
+    {
+      const std::lock_guard lock(background_mutex_);
+      background_stop_ = true;
+    }
+    background_wanted_.notify_one();
+    background_.join();
+  }
+  ::close(wake_);
+  ::close(epoll_);
+}
+
+Time RealSystem::now() {
+  timespec t{};
+  ::clock_gettime(CLOCK_MONOTONIC, &t);
+  return Time(std::chrono::seconds(t.tv_sec) + std::chrono::nanoseconds(t.tv_nsec));
+}
+
+base::WallTime RealSystem::wall_now() { return std::chrono::system_clock::now(); }
+
+std::uint64_t RealSystem::random_seed() {
+  std::uint64_t seed = 0;
+  CHECK(::getrandom(&seed, sizeof seed, 0) == sizeof seed);
+  return seed;
+}
+
+Handle RealSystem::adopt(int fd) {
+  ::fcntl(fd, F_SETFD, FD_CLOEXEC);
+  ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK);
+  return {*this, fd};
+}
+
+Result<Handle> RealSystem::create_memory(std::size_t bytes) {
+  Handle handle(*this, ::memfd_create("ringmaster", MFD_CLOEXEC));
+  if (!handle) return std::unexpected(from_errno(errno, "memfd_create"));
+  if (::ftruncate(handle.fd(), static_cast<off_t>(bytes)) != 0) {
+    return std::unexpected(from_errno(errno, "shared memory"));
+  }
+  return handle;
+}
+
+Result<Mapping> RealSystem::map(int fd) {
+  struct stat status {};
+  if (::fstat(fd, &status) != 0) return std::unexpected(from_errno(errno, "shared memory"));
+  const auto bytes = static_cast<std::size_t>(status.st_size);
+  if (bytes == 0) return Mapping{};
+  void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (memory == MAP_FAILED) return std::unexpected(from_errno(errno, "shared memory"));
+  return Mapping{std::shared_ptr<void>(memory, [bytes](void* at) { ::munmap(at, bytes); }), bytes};
+}
+
+void RealSystem::signal(const Child& child, int number) {
+  ::kill(-child.pid, number);  // the group that setsid() made; empty before the child has called it
+  ::kill(child.pid, number);
+}
+
+std::optional<ExitStatus> RealSystem::reap(const Child& child) {
+  int status = 0;
+  if (::waitpid(child.pid, &status, WNOHANG) != child.pid) return std::nullopt;
+  ::kill(-child.pid, SIGKILL);  // what it left behind in its session
+  if (WIFSIGNALED(status)) return ExitStatus{0, WTERMSIG(status)};
+  return ExitStatus{WEXITSTATUS(status), 0};
+}
+
+std::string RealSystem::start_time(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+  std::string line;
+  std::getline(file, line);
+  // Field 22 of proc(5); the name in field 2 may hold spaces, so counting starts after its ')'.
+  std::size_t at = line.rfind(')');
+  for (int field = 2; at != std::string::npos && field < 22; ++field) at = line.find(' ', at + 1);
+  if (at == std::string::npos) return "";
+  return line.substr(at + 1, line.find(' ', at + 1) - at - 1);
+}
+
+void RealSystem::kill_leftover(pid_t pid) {
+  if (pid <= 1) return;
+  ::kill(-pid, SIGKILL);
+  ::kill(pid, SIGKILL);
+}
+
+Result<Handle> RealSystem::signals(std::span<const int> numbers) {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int number : numbers) sigaddset(&set, number);
+  if (::pthread_sigmask(SIG_BLOCK, &set, nullptr) != 0) return base::fail(Code::internal, "cannot block signals");
+  signal_fd_ = ::signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+  if (signal_fd_ < 0) return std::unexpected(from_errno(errno, "signalfd"));
+  return Handle(*this, signal_fd_);
+}
+
+Transfer RealSystem::read_signal(std::span<char> into) {
+  signalfd_siginfo info{};
+  if (into.empty() || ::read(signal_fd_, &info, sizeof info) != sizeof info) return {-1, EAGAIN};
+  into[0] = static_cast<char>(info.ssi_signo);
+  return {1, 0};
+}
+
+std::string RealSystem::own_executable() {
+  std::array<char, 4096> path{};
+  const ssize_t bytes = ::readlink("/proc/self/exe", path.data(), path.size());
+  return bytes > 0 ? std::string(path.data(), static_cast<std::size_t>(bytes)) : "ringmaster";
+}
+
+Result<std::string> RealSystem::read_file(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) {
+    const int error = errno;
+    if (error == ENOENT) return base::fail(Code::not_found, path + ": no such file");
+    return std::unexpected(from_errno(error, path));
+  }
+  std::string content;
+  std::array<char, 16384> block{};
+  ssize_t got = 0;
+  while ((got = ::read(fd, block.data(), block.size())) > 0) content.append(block.data(), static_cast<std::size_t>(got));
+  const int error = errno;
+  ::close(fd);
+  if (got < 0) return std::unexpected(from_errno(error, path));
+  return content;
+}
+
+static int write_all(int fd, std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t put = ::write(fd, bytes.data(), bytes.size());
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0) return errno;
+    bytes.remove_prefix(static_cast<std::size_t>(put));
+  }
+  return 0;
+}
+
+// Written beside, synced, renamed over: a crash leaves the old file or the new one, never a half of either.
+Result<void> RealSystem::replace_file(const std::string& path, std::string_view bytes, bool durable) {
+  const std::string beside = path + ".new";
+  const int fd = ::open(beside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+  if (fd < 0) return std::unexpected(from_errno(errno, beside));
+  int error = write_all(fd, bytes);
+  if (error == 0 && durable && ::fdatasync(fd) != 0) error = errno;
+  if (::close(fd) != 0 && error == 0) error = errno;
+  if (error == 0 && ::rename(beside.c_str(), path.c_str()) != 0) error = errno;
+  if (error != 0) {
+    ::unlink(beside.c_str());
+    return std::unexpected(from_errno(error, path));
+  }
+  if (durable) {  // the new name too
+    const std::string directory = path.substr(0, path.rfind('/') + 1);
+    const int dir = ::open(directory.empty() ? "." : directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir >= 0) {
+      ::fsync(dir);
+      ::close(dir);
+    }
+  }
+  return {};
+}
+
+Result<void> RealSystem::make_directory(const std::string& path, unsigned mode) {
+  for (std::size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {
+    const std::string part = path.substr(0, end);
+    if (::mkdir(part.c_str(), end == std::string::npos ? mode : 0755) != 0 && errno != EEXIST) {
+      return std::unexpected(from_errno(errno, part));
+    }
+    if (end == std::string::npos) return {};
+  }
+}
+
+void RealSystem::remove_file(const std::string& path) { ::unlink(path.c_str()); }
+
+Result<Handle> RealSystem::lock_file(const std::string& path) {
+  Handle handle(*this, ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0640));
+  if (!handle) return std::unexpected(from_errno(errno, path));
+  if (::flock(handle.fd(), LOCK_EX | LOCK_NB) == 0) return handle;
+  if (errno == EWOULDBLOCK) return base::fail(Code::exists, path + " is locked by another process");
+  return std::unexpected(from_errno(errno, path));
+}
+
+void RealSystem::run_in_background(std::function<void()> work) {
+  const std::lock_guard lock(background_mutex_);
+  background_work_.push_back(std::move(work));
+  if (!background_.joinable()) background_ = std::thread([this] { background_thread(); });
+  background_wanted_.notify_one();
+}
+
+void RealSystem::background_thread() {
+  std::unique_lock lock(background_mutex_);
+  while (true) {
+    background_wanted_.wait(lock, [this] { return background_stop_ || !background_work_.empty(); });
+    if (background_work_.empty()) return;
+    const auto work = std::move(background_work_.front());
+    background_work_.pop_front();
+    lock.unlock();
+    work();
+    lock.lock();
+  }
+}
+
+namespace {
+
+class RealLoopThread final : public LoopThread {
+ public:
+  RealLoopThread() : loop_(system_), thread_([this] { loop_.run(); }) {}
+  ~RealLoopThread() override { thread_.join(); }
+  Loop& loop() override { return loop_; }
+
+ private:
+  RealSystem system_;
+  Loop loop_;
+  std::thread thread_;
+};
+
+}  // namespace
+
+std::unique_ptr<LoopThread> RealSystem::start_loop() { return std::make_unique<RealLoopThread>(); }
+
+}  // namespace ringmaster::io

@@ -1,0 +1,82 @@
+// System on Linux: epoll, pidfd, eventfd, memfd. See system.h for what each call promises.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <thread>
+
+#include "io/system.h"
+
+namespace ringmaster::io {
+
+// `request` as a new process (spawn.cc). Used by RealSystem::spawn only.
+Result<Child> spawn_process(System& system, const SpawnRequest& request);
+
+class RealSystem final : public System {
+ public:
+  RealSystem();
+  ~RealSystem() override;
+
+  Time now() override;
+  base::WallTime wall_now() override;
+  std::uint64_t random_seed() override;
+
+  Result<Handle> listen(const Endpoint& at, const ListenOptions& options) override;
+  Endpoint local_endpoint(int fd) override;
+  Transfer accept(int listener, Endpoint& peer) override;
+  Transfer connect(const Endpoint& to) override;
+  int connect_error(int fd) override;
+  Transfer read(int fd, std::span<char> into) override;
+  Transfer write(int fd, std::span<const iovec> from) override;
+  void shutdown_write(int fd) override;
+  void reset_on_close(int fd) override;
+  void close(int fd) override;
+
+  void watch(int fd, void* tag, Trigger trigger) override;
+  void unwatch(int fd) override;
+  std::size_t poll(std::span<Event> events, Duration wait_max) override;
+  void wake() override;
+
+  Result<std::pair<Handle, Handle>> message_pair() override;
+  Handle adopt(int fd) override;
+  Transfer send_message(int fd, std::string_view bytes, std::span<const int> descriptors) override;
+  Transfer receive_message(int fd, std::span<char> into, std::vector<Handle>& descriptors) override;
+
+  Result<Handle> create_memory(std::size_t bytes) override;
+  Result<Mapping> map(int fd) override;
+
+  Result<Child> spawn(const SpawnRequest& request) override { return spawn_process(*this, request); }
+  void signal(const Child& child, int number) override;
+  std::optional<ExitStatus> reap(const Child& child) override;
+  std::string start_time(pid_t pid) override;
+  void kill_leftover(pid_t pid) override;
+  Result<Handle> signals(std::span<const int> numbers) override;
+  std::string own_executable() override;
+
+  Result<std::string> read_file(const std::string& path) override;
+  Result<void> replace_file(const std::string& path, std::string_view bytes, bool durable) override;
+  Result<void> make_directory(const std::string& path, unsigned mode) override;
+  void remove_file(const std::string& path) override;
+  Result<Handle> lock_file(const std::string& path) override;
+
+  void run_in_background(std::function<void()> work) override;
+  Result<std::vector<Endpoint>> resolve(const std::string& host, std::uint16_t port) override;
+  std::unique_ptr<LoopThread> start_loop() override;
+
+ private:
+  void background_thread();
+  Transfer read_signal(std::span<char> into);
+
+  int epoll_;
+  int wake_;
+  int signal_fd_ = -1;
+  std::mutex background_mutex_;
+  std::condition_variable background_wanted_;
+  std::deque<std::function<void()>> background_work_;  // guarded by background_mutex_
+  bool background_stop_ = false;                       // guarded by background_mutex_
+  std::thread background_;
+};
+
+}  // namespace ringmaster::io
