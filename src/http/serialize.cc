@@ -1,0 +1,190 @@
+#include "http/serialize.h"
+
+#include <array>
+#include <charconv>
+#include <ctime>
+
+namespace ringmaster::http {
+
+static void append_number(std::string& out, std::uint64_t number, int base = 10) {
+  std::array<char, 20> digits;
+  const auto [end, error] = std::to_chars(digits.data(), digits.data() + digits.size(), number, base);
+  out.append(digits.data(), end);
+}
+
+static void append_field(std::string& out, std::string_view name, std::string_view value) {
+  out.append(name).append(": ").append(value).append("\r\n");
+}
+
+static bool is_hop_by_hop(FieldId id) {
+  switch (id) {
+    case FieldId::connection:
+    case FieldId::keep_alive:
+    case FieldId::proxy_connection:
+    case FieldId::te:
+    case FieldId::trailer:
+    case FieldId::transfer_encoding:
+    case FieldId::upgrade:
+    case FieldId::http2_settings: return true;
+    default: return false;
+  }
+}
+
+// Fields that Connection cannot make anybody drop: a client must not be able to strip what routes, frames or
+// authenticates a request (SECURITY: the "hop-by-hop abuse" of several proxies).
+static bool is_end_to_end(const Field& field) {
+  switch (field.id) {
+    case FieldId::other:
+      return equals_ignoring_case(field.name, "authorization") || equals_ignoring_case(field.name, "cache-control") ||
+             equals_ignoring_case(field.name, "set-cookie");
+    default: return !is_hop_by_hop(field.id);
+  }
+}
+
+static bool is_nominated(const Fields& fields, const Field& field) {
+  bool nominated = false;
+  for (const Field& connection : fields) {
+    if (connection.id != FieldId::connection) continue;
+    for_each_element(connection.value,
+                     [&](std::string_view option) { nominated |= equals_ignoring_case(option, field.name); });
+  }
+  return nominated && !is_end_to_end(field);
+}
+
+// True when Connection says more than "close" and "keep-alive": only then need each field be looked up in it.
+static bool has_nominations(const Fields& fields) {
+  bool more = false;
+  for (const Field& field : fields) {
+    if (field.id != FieldId::connection) continue;
+    for_each_element(field.value, [&](std::string_view option) {
+      more |= !equals_ignoring_case(option, "close") && !equals_ignoring_case(option, "keep-alive");
+    });
+  }
+  return more;
+}
+
+static bool is_about_the_client(FieldId id) {
+  switch (id) {
+    case FieldId::x_forwarded_for:
+    case FieldId::x_forwarded_proto:
+    case FieldId::x_forwarded_host:
+    case FieldId::x_real_ip:
+    case FieldId::forwarded: return true;
+    default: return false;
+  }
+}
+
+static void append_framing(std::string& out, Framing framing, std::uint64_t content_length) {
+  if (framing == Framing::length) {
+    out.append("Content-Length: ");
+    append_number(out, content_length);
+    out.append("\r\n");
+  } else if (framing == Framing::chunked) {
+    out.append("Transfer-Encoding: chunked\r\n");
+  }
+}
+
+void append_request(std::string& out, const RequestHead& head, std::string_view path, const Forwarded& forwarded) {
+  out.append(head.method_text).append(" ").append(path).append(head.query).append(" HTTP/1.1\r\n");
+  append_field(out, "Host", head.authority);
+  const bool nominations = has_nominations(head.fields);
+  for (const Field& field : head.fields) {
+    if (is_hop_by_hop(field.id) || is_about_the_client(field.id)) continue;
+    // Host is written above, Content-Length below, and what Expect asks for is answered by us.
+    if (field.id == FieldId::host || field.id == FieldId::content_length || field.id == FieldId::expect) continue;
+    if (nominations && is_nominated(head.fields, field)) continue;
+    append_field(out, field.name, field.value);
+  }
+  append_field(out, "X-Forwarded-For", forwarded.client);
+  append_field(out, "X-Forwarded-Proto", forwarded.proto);
+  append_field(out, "X-Forwarded-Host", head.authority);
+  append_framing(out, head.framing, head.content_length);
+  out.append("\r\n");
+}
+
+static void append_status_line(std::string& out, unsigned status, std::string_view reason) {
+  out.append("HTTP/1.1 ");
+  append_number(out, status);
+  out.append(" ").append(reason).append("\r\n");
+}
+
+static void append_connection(std::string& out, const ResponseOptions& options) {
+  if (!options.keep_alive) {
+    out.append("Connection: close\r\n");
+  } else if (options.minor_version == 0) {
+    out.append("Connection: keep-alive\r\n");
+  }
+}
+
+void append_response(std::string& out, const ResponseHead& head, const ResponseOptions& options) {
+  append_status_line(out, head.status, head.reason);
+  const bool nominations = has_nominations(head.fields);
+  // Content-Length of a response without a body says what GET would have sent; but 1xx and 204 must not have one.
+  const bool keep_length = options.framing == Framing::none && head.status >= 200 && head.status != 204;
+  bool dated = options.date.empty() || head.status < 200;
+  for (const Field& field : head.fields) {
+    if (is_hop_by_hop(field.id)) continue;
+    if (field.id == FieldId::content_length && !keep_length) continue;
+    if (nominations && is_nominated(head.fields, field)) continue;
+    dated |= field.id == FieldId::date;
+    append_field(out, field.name, field.value);
+  }
+  if (!dated) append_field(out, "Date", options.date);
+  append_framing(out, options.framing, options.content_length);
+  append_connection(out, options);
+  out.append("\r\n");
+}
+
+void append_own_response(std::string& out, unsigned status, std::string_view content_type, std::string_view extra,
+                         const ResponseOptions& options) {
+  append_status_line(out, status, reason_phrase(status));
+  if (!content_type.empty()) append_field(out, "Content-Type", content_type);
+  out.append(extra);
+  if (!options.date.empty()) append_field(out, "Date", options.date);
+  append_framing(out, options.framing, options.content_length);
+  append_connection(out, options);
+  out.append("\r\n");
+}
+
+std::string_view reason_phrase(unsigned status) {
+  switch (status) {
+    case 100: return "Continue";
+    case 200: return "OK";
+    case 202: return "Accepted";
+    case 204: return "No Content";
+    case 400: return "Bad Request";
+    case 403: return "Forbidden";
+    case 404: return "Not Found";
+    case 405: return "Method Not Allowed";
+    case 408: return "Request Timeout";
+    case 409: return "Conflict";
+    case 413: return "Content Too Large";
+    case 414: return "URI Too Long";
+    case 415: return "Unsupported Media Type";
+    case 417: return "Expectation Failed";
+    case 421: return "Misdirected Request";
+    case 431: return "Request Header Fields Too Large";
+    case 500: return "Internal Server Error";
+    case 502: return "Bad Gateway";
+    case 503: return "Service Unavailable";
+    case 504: return "Gateway Timeout";
+    case 505: return "HTTP Version Not Supported";
+    case 507: return "Insufficient Storage";
+    default: return "";
+  }
+}
+
+std::string format_date(base::WallTime time) {
+  static constexpr std::array kDays = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
+  static constexpr std::array kMonths = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
+                                         "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
+  const std::time_t seconds = std::chrono::system_clock::to_time_t(time);
+  std::tm utc{};
+  ::gmtime_r(&seconds, &utc);
+  const auto two = [](int number) { return (number < 10 ? "0" : "") + std::to_string(number); };
+  return std::string(kDays[static_cast<std::size_t>(utc.tm_wday)]) + ", " + two(utc.tm_mday) + " " +
+         kMonths[static_cast<std::size_t>(utc.tm_mon)] + " " + std::to_string(utc.tm_year + 1900) + " " + two(utc.tm_hour) +
+         ":" + two(utc.tm_min) + ":" + two(utc.tm_sec) + " GMT";
+}
+
+}  // namespace ringmaster::http

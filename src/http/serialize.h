@@ -1,0 +1,44 @@
+// Heads to bytes. What is forwarded is always made anew from parsed fields, never copied: hop-by-hop fields and those
+// that Connection nominates stay behind (RFC 9110 section 7.6.1), and the framing is ours.
+//
+// All functions append to `out`, which is reused from message to message, so that a warm connection allocates nothing.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "base/clock.h"
+#include "http/message.h"
+
+namespace ringmaster::http {
+
+// What the replica is told of the client. Whatever the client itself claimed in these fields is dropped.
+struct Forwarded {
+  std::string_view client;  // address text
+  std::string_view proto;   // "http"
+};
+
+// The request as it is sent to a replica: path and query as given (already normalised), `head` otherwise.
+void append_request(std::string& out, const RequestHead& head, std::string_view path, const Forwarded& forwarded);
+
+struct ResponseOptions {
+  Framing framing = Framing::length;  // none: no body at all, and no field about one (204, 304, HEAD: see below)
+  std::uint64_t content_length = 0;
+  bool keep_alive = true;
+  unsigned minor_version = 1;         // of the client
+  std::string_view date{};            // for a response that has none; empty: none is added
+};
+
+// A replica's response as it is sent to the client. Answers to HEAD and 304s keep their Content-Length field.
+void append_response(std::string& out, const ResponseHead& head, const ResponseOptions& options);
+
+// A response of our own, head only. `extra` is zero or more whole "Name: value\r\n" lines.
+void append_own_response(std::string& out, unsigned status, std::string_view content_type, std::string_view extra,
+                         const ResponseOptions& options);
+
+std::string_view reason_phrase(unsigned status);
+
+// "Sun, 06 Nov 1994 08:49:37 GMT" (RFC 9110 section 5.6.7).
+std::string format_date(base::WallTime time);
+
+}  // namespace ringmaster::http
