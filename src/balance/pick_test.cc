@@ -1,0 +1,175 @@
+#include "balance/pick.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <deque>
+#include <map>
+
+namespace ringmaster::balance {
+namespace {
+
+// A pool in the making: Fleet f(Policy::ring, 3); f.key_to(17).
+class Fleet {
+ public:
+  Fleet(Policy policy, std::uint32_t n) {
+    pool.policy = policy;
+    apply_preset("s1", settings);
+    for (std::uint32_t slot = 1; slot <= n; ++slot) add(slot);
+  }
+  void add(std::uint32_t slot, std::uint64_t epoch = 1) {
+    auto replica = std::make_shared<Replica>();
+    replica->slot = slot;
+    replica->epoch = epoch;
+    replica->ready = true;
+    replica->cell = &cells.emplace_back();
+    std::erase_if(pool.replicas, [&](const auto& r) { return r->slot == slot; });
+    pool.replicas.push_back(replica);
+    std::ranges::sort(pool.replicas, {}, [](const auto& r) { return r->slot; });
+    rebuild();
+  }
+  void remove(std::uint32_t slot) {
+    std::erase_if(pool.replicas, [&](const auto& r) { return r->slot == slot; });
+    rebuild();
+  }
+  Replica& at(std::uint32_t slot) {
+    for (const auto& r : pool.replicas) {
+      if (r->slot == slot) return *r;
+    }
+    std::abort();
+  }
+  std::uint32_t key_to(std::uint64_t key, std::vector<Replica*> tried = {}) {
+    Replica* picked = pick(pool, key, tried, state);
+    return picked == nullptr ? 0 : picked->slot;
+  }
+  PoolView pool;
+  PickState state{42};
+
+ private:
+  void rebuild() {
+    std::vector<std::uint32_t> slots;
+    for (const auto& r : pool.replicas) slots.push_back(r->slot);
+    pool.ring = *Ring::build(settings, slots);
+  }
+  RingSettings settings;
+  std::deque<Cell> cells;
+};
+
+constexpr std::uint64_t kKeys = 20000;
+
+class HashingPolicy : public testing::TestWithParam<Policy> {};
+INSTANTIATE_TEST_SUITE_P(All, HashingPolicy, testing::Values(Policy::rendezvous, Policy::ring));
+
+TEST_P(HashingPolicy, KeepsKeysWhenAReplicaIsReplaced) {
+  Fleet fleet(GetParam(), 5);
+  std::map<std::uint64_t, std::uint32_t> before;
+  for (std::uint64_t key = 0; key < kKeys; ++key) before[key] = fleet.key_to(key);
+  fleet.add(3, 2);  // the next epoch of slot 3
+  for (std::uint64_t key = 0; key < kKeys; ++key) ASSERT_EQ(fleet.key_to(key), before[key]);
+}
+
+TEST_P(HashingPolicy, MovesOnlyTheKeysOfAnUnhealthySlotAndGivesThemBack) {
+  Fleet fleet(GetParam(), 5);
+  std::map<std::uint64_t, std::uint32_t> before;
+  for (std::uint64_t key = 0; key < kKeys; ++key) before[key] = fleet.key_to(key);
+  fleet.at(2).ready = false;
+  for (std::uint64_t key = 0; key < kKeys; ++key) {
+    if (before[key] == 2) {
+      ASSERT_NE(fleet.key_to(key), 2U);
+    } else {
+      ASSERT_EQ(fleet.key_to(key), before[key]);
+    }
+  }
+  fleet.at(2).ready = true;
+  for (std::uint64_t key = 0; key < kKeys; ++key) ASSERT_EQ(fleet.key_to(key), before[key]);
+}
+
+TEST_P(HashingPolicy, TriesEveryReplicaOnceAndThenNobody) {
+  Fleet fleet(GetParam(), 4);
+  for (std::uint64_t key = 0; key < 100; ++key) {
+    std::vector<Replica*> tried;
+    for (int i = 0; i < 4; ++i) {
+      const std::uint32_t slot = fleet.key_to(key, tried);
+      ASSERT_NE(slot, 0U);
+      tried.push_back(&fleet.at(slot));
+    }
+    EXPECT_EQ(fleet.key_to(key, tried), 0U);
+  }
+}
+
+TEST(Rendezvous, AddingOneMovesItsShareAndNothingBetweenOldSlots) {
+  for (std::uint32_t n = 1; n <= 12; ++n) {
+    Fleet fleet(Policy::rendezvous, n);
+    std::map<std::uint64_t, std::uint32_t> before;
+    for (std::uint64_t key = 0; key < kKeys; ++key) before[key] = fleet.key_to(hash_of(std::to_string(key)));
+    fleet.add(n + 1);
+    std::uint64_t moved = 0;
+    for (std::uint64_t key = 0; key < kKeys; ++key) {
+      const std::uint32_t now = fleet.key_to(hash_of(std::to_string(key)));
+      if (now == before[key]) continue;
+      ASSERT_EQ(now, n + 1) << "a key moved between old slots";
+      ++moved;
+    }
+    const double p = 1.0 / (n + 1);
+    const double sigma = std::sqrt(static_cast<double>(kKeys) * p * (1 - p));
+    EXPECT_NEAR(static_cast<double>(moved), static_cast<double>(kKeys) * p, 5 * sigma) << n;
+  }
+}
+
+TEST(Rendezvous, SpreadsSixDigitIdsEvenly) {
+  Fleet fleet(Policy::rendezvous, 6);
+  std::map<std::uint32_t, double> counts;
+  base::Random random(3);
+  for (int i = 0; i < 60000; ++i) ++counts[fleet.key_to(draw_request_id(random))];
+  double chi = 0;
+  for (const auto& [slot, count] : counts) chi += (count - 10000) * (count - 10000) / 10000;
+  EXPECT_LT(chi, 20.5);  // 5 degrees of freedom, p = 0.001
+}
+
+TEST(RoundRobin, TakesTurnsAndSkipsTheUnhealthy) {
+  Fleet fleet(Policy::round_robin, 3);
+  EXPECT_EQ(fleet.key_to(0), 1U);
+  EXPECT_EQ(fleet.key_to(0), 2U);
+  EXPECT_EQ(fleet.key_to(0), 3U);
+  fleet.at(1).ready = false;
+  EXPECT_EQ(fleet.key_to(0), 2U);
+  EXPECT_EQ(fleet.key_to(0), 3U);
+  EXPECT_EQ(fleet.key_to(0), 2U);
+}
+
+TEST(LeastRequests, PrefersTheIdleAndCountsOtherGenerations) {
+  Fleet fleet(Policy::least_requests, 3);
+  const Ticket one(*fleet.at(1).cell);
+  const Ticket two(*fleet.at(2).cell);
+  EXPECT_EQ(fleet.key_to(0), 3U);
+  Cell draining{};
+  fleet.at(3).other_cells.push_back(&draining);
+  const Ticket old_one(draining);
+  const Ticket old_two(draining);
+  EXPECT_EQ(fleet.at(3).in_flight(), 2U);
+  EXPECT_NE(fleet.key_to(0), 3U);
+}
+
+TEST(LeastRequests, FindsTheOnlyReadyOneOfMany) {
+  Fleet fleet(Policy::least_requests, 40);
+  for (std::uint32_t slot = 1; slot <= 40; ++slot) fleet.at(slot).ready = slot == 33;
+  for (int i = 0; i < 100; ++i) EXPECT_EQ(fleet.key_to(0), 33U);
+}
+
+TEST(Pick, FindsNobodyInAnEmptyPool) {
+  for (const Policy policy : {Policy::rendezvous, Policy::ring, Policy::round_robin, Policy::least_requests}) {
+    Fleet fleet(policy, 0);
+    EXPECT_EQ(fleet.key_to(7), 0U);
+  }
+}
+
+TEST(Key, IsReadFromText) {
+  EXPECT_EQ(Key::parse("header:X-User")->name, "X-User");
+  EXPECT_EQ(Key::parse("request_id")->kind, Key::Kind::request_id);
+  EXPECT_FALSE(Key::parse("header:").has_value());
+  EXPECT_FALSE(Key::parse("colour").has_value());
+}
+
+}  // namespace
+}  // namespace ringmaster::balance
