@@ -34,7 +34,7 @@ TEST(Polynomial, SaysWhereItIsWrong) {
   EXPECT_EQ(complaint("i^99"), "a power must be from 1 to 16 at character 5");
   EXPECT_EQ(complaint(""), "a number, i or '(' is needed at character 1");
   EXPECT_EQ(complaint("99999999999999999999"), "a number is too large at character 1");
-  EXPECT_EQ(complaint(std::string(40, '(')), "the polynomial is nested too deeply at character 8");
+  EXPECT_EQ(complaint(std::string(40, '(')), "the polynomial is nested too deeply at character 9");
   EXPECT_EQ(complaint("i^16^2"), "an operator is missing at character 5");
 }
 

@@ -1,0 +1,23 @@
+#include "config/config.h"
+
+#include <algorithm>
+
+namespace ringmaster::config {
+
+std::string Pool::initial_name(unsigned slot) const {
+  return slot <= names.size() ? names[slot - 1] : "Server " + std::to_string(slot);
+}
+
+bool Pool::on_unix_socket() const {
+  const auto has = [&](std::string_view placeholder) {
+    return std::ranges::any_of(command, [&](const std::string& word) { return word.contains(placeholder); });
+  };
+  return has("{socket}") || (listen_fds && !has("{port}"));
+}
+
+const Pool* Config::find_pool(std::string_view name) const {
+  const auto found = std::ranges::find(pools, name, &Pool::name);
+  return found == pools.end() ? nullptr : &*found;
+}
+
+}  // namespace ringmaster::config

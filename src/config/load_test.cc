@@ -1,0 +1,101 @@
+#include "config/load.h"
+
+#include <gtest/gtest.h>
+
+namespace ringmaster::config {
+namespace {
+
+using namespace std::chrono_literals;
+
+const std::string kGood = R"(
+state_dir = "/tmp/state"
+[[listener]]
+address = "127.0.0.1:5000"
+pool = "web"
+classic = true
+[pool.web]
+command = ["server", "{socket}"]
+replicas = 3
+key = "request_id"
+)";
+
+Config good(const std::string& text) {
+  auto parsed = parse("t.toml", text);
+  if (auto* faults = std::get_if<std::vector<Fault>>(&parsed)) {
+    ADD_FAILURE() << to_string("t.toml", *faults);
+    return {};
+  }
+  return std::get<Config>(parsed);
+}
+
+std::string faults(const std::string& text) {
+  auto parsed = parse("t.toml", text);
+  if (auto* found = std::get_if<std::vector<Fault>>(&parsed)) return to_string("t.toml", *found);
+  return "no fault";
+}
+
+TEST(Config, ReadsAWholeFile) {
+  const Config config = good(kGood);
+  ASSERT_EQ(config.pools.size(), 1U);
+  EXPECT_EQ(config.pools[0].policy, balance::Policy::rendezvous);
+  EXPECT_EQ(config.pools[0].initial_name(2), "Server 2");
+  EXPECT_TRUE(config.pools[0].on_unix_socket());
+  EXPECT_EQ(base::to_string(config.admin), "127.0.0.1:5001");
+  EXPECT_EQ(config.listeners[0].pool, "web");
+}
+
+TEST(Config, ReadsTheRing) {
+  const Config config = good(kGood + R"(policy = "ring"
+[pool.web.ring]
+functions = "s2"
+server_base = 0
+request_function = "i*i + 1"
+[pool.web.health]
+path = "/heartbeat"
+interval = "250ms"
+)");
+  const balance::RingSettings& ring = config.pools[0].ring;
+  EXPECT_EQ(ring.probing, balance::Probing::quadratic);
+  EXPECT_EQ(ring.server_base, 0U);
+  EXPECT_EQ(ring.request_function.polynomial.text(), "i*i + 1");
+  EXPECT_EQ(config.pools[0].health.interval, 250ms);
+}
+
+TEST(Config, TellsAllFaultsAtOnceWithTheirPlaces) {
+  EXPECT_EQ(faults(R"(colour = "blue"
+[[listener]]
+address = "127.0.0.1"
+pool = "wbe"
+[pool.web]
+replicas = -1
+policy = "rendevous"
+grace = "5"
+[pool.web.ring]
+request_function = "i + j"
+)"),
+            "t.toml:1:1: unknown setting 'colour' in the file; known here: state_dir, workers, connections_max, timeouts, admin, pool, listener\n"
+            "t.toml:3:11: address: '127.0.0.1' is no address: write 127.0.0.1:5000, [::1]:5000 or unix:/path\n"
+            "t.toml:4:8: the listener's pool 'wbe' does not exist; there is: web\n"
+            "t.toml:5:1: [pool.web] needs a command: what starts one of its servers\n"
+            "t.toml:6:12: replicas must be a whole number from 0 to 56\n"
+            "t.toml:7:10: policy: 'rendevous' is no policy; there are rendezvous, ring, least_requests, round_robin\n"
+            "t.toml:8:9: grace must be a duration such as \"250ms\", \"5s\" or \"1m\"\n"
+            "t.toml:10:20: request_function: a number, i or '(' is needed at character 5\n");
+}
+
+TEST(Config, RefusesWhatWouldBeDangerousOrAmbiguous) {
+  const auto has = [](const std::string& text, const std::string& part) {
+    EXPECT_NE(faults(text).find(part), std::string::npos) << faults(text);
+  };
+  has("[pool.web]\ncommand = [\"x\"]\n[[listener]]\naddress = \"0.0.0.0:1\"\npool = \"web\"\nclassic = true\n", "classic_from");
+  has(kGood + "[admin]\naddress = \"0.0.0.0:5001\"\n", "the admin address must be a loopback address");
+  has(kGood + "names = [\"A\", \"A\"]\n", "the name 'A' is given twice");
+  has(kGood + "names = [\"../x\"]\n", "is no replica name");
+  has(kGood + "[admin]\naddress = \"127.0.0.1:5000\"\n", "is used twice");
+  has(kGood + "policy = \"ring\"\n[pool.web.ring]\nvirtual_servers = 200\n", "do not fit 512 slots");
+  has("[pool.web]\ncommand = [\"x\"]\npolicy = \"ring\"\n", "needs a key");
+  has("x = [", "t.toml:1:");
+}
+
+}  // namespace
+}  // namespace ringmaster::config
