@@ -9,7 +9,7 @@ namespace ringmaster::balance {
 std::uint64_t hash_of(std::string_view text) { return XXH3_64bits(text.data(), text.size()); }
 
 static bool usable(const Replica& replica, std::span<Replica* const> tried) {
-  return replica.ready.load(std::memory_order_relaxed) && std::ranges::find(tried, &replica) == tried.end();
+  return replica.ready() && std::ranges::find(tried, &replica) == tried.end();
 }
 
 // Highest random weight (Thaler and Ravishankar, 1998): over slots, so a slot's next replica inherits its keys.
@@ -86,6 +86,18 @@ Replica* pick(const PoolView& pool, std::uint64_t key, std::span<Replica* const>
     case Policy::least_requests: return pick_least_requests(pool, tried, state);
   }
   return nullptr;
+}
+
+std::string_view name(Phase phase) {
+  switch (phase) {
+    case Phase::starting: return "starting";
+    case Phase::ready: return "ready";
+    case Phase::suspect:
+    case Phase::unhealthy: return "unhealthy";
+    case Phase::draining: return "draining";
+    case Phase::backing_off: return "backing_off";
+  }
+  return "unknown";
 }
 
 base::Result<Key> Key::parse(std::string_view text) {

@@ -22,7 +22,7 @@ class Fleet {
     auto replica = std::make_shared<Replica>();
     replica->slot = slot;
     replica->epoch = epoch;
-    replica->ready = true;
+    replica->phase = Phase::ready;
     replica->cell = &cells.emplace_back();
     std::erase_if(pool.replicas, [&](const auto& r) { return r->slot == slot; });
     pool.replicas.push_back(replica);
@@ -73,7 +73,7 @@ TEST_P(HashingPolicy, MovesOnlyTheKeysOfAnUnhealthySlotAndGivesThemBack) {
   Fleet fleet(GetParam(), 5);
   std::map<std::uint64_t, std::uint32_t> before;
   for (std::uint64_t key = 0; key < kKeys; ++key) before[key] = fleet.key_to(key);
-  fleet.at(2).ready = false;
+  fleet.at(2).phase = Phase::unhealthy;
   for (std::uint64_t key = 0; key < kKeys; ++key) {
     if (before[key] == 2) {
       ASSERT_NE(fleet.key_to(key), 2U);
@@ -81,7 +81,7 @@ TEST_P(HashingPolicy, MovesOnlyTheKeysOfAnUnhealthySlotAndGivesThemBack) {
       ASSERT_EQ(fleet.key_to(key), before[key]);
     }
   }
-  fleet.at(2).ready = true;
+  fleet.at(2).phase = Phase::ready;
   for (std::uint64_t key = 0; key < kKeys; ++key) ASSERT_EQ(fleet.key_to(key), before[key]);
 }
 
@@ -132,7 +132,7 @@ TEST(RoundRobin, TakesTurnsAndSkipsTheUnhealthy) {
   EXPECT_EQ(fleet.key_to(0), 1U);
   EXPECT_EQ(fleet.key_to(0), 2U);
   EXPECT_EQ(fleet.key_to(0), 3U);
-  fleet.at(1).ready = false;
+  fleet.at(1).phase = Phase::unhealthy;
   EXPECT_EQ(fleet.key_to(0), 2U);
   EXPECT_EQ(fleet.key_to(0), 3U);
   EXPECT_EQ(fleet.key_to(0), 2U);
@@ -153,7 +153,7 @@ TEST(LeastRequests, PrefersTheIdleAndCountsOtherGenerations) {
 
 TEST(LeastRequests, FindsTheOnlyReadyOneOfMany) {
   Fleet fleet(Policy::least_requests, 40);
-  for (std::uint32_t slot = 1; slot <= 40; ++slot) fleet.at(slot).ready = slot == 33;
+  for (std::uint32_t slot = 1; slot <= 40; ++slot) fleet.at(slot).phase = slot == 33 ? Phase::ready : Phase::starting;
   for (int i = 0; i < 100; ++i) EXPECT_EQ(fleet.key_to(0), 33U);
 }
 

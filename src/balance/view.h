@@ -27,18 +27,37 @@ struct Key {
   static base::Result<Key> parse(std::string_view text);
 };
 
-// One epoch of a slot. Written by the engine's control thread, `ready` and the counts by anybody.
+// What is known of a replica: the master's state and the prober's findings in one.
+enum class Phase : std::uint8_t {
+  starting,     // no check has succeeded yet
+  ready,        // gets requests
+  suspect,      // a worker could not connect; a check is on its way
+  unhealthy,    // checks fail
+  draining,     // finishes what it has, gets no more
+  backing_off,  // it died too often and will be started again later
+};
+std::string_view name(Phase phase);  // as users see it: a suspect is "unhealthy"
+
+// One epoch of a slot. Written by the engine's control thread, `phase` and the counts by anybody.
 struct Replica {
   std::string pool;
   std::string name;
   std::uint32_t slot = 0;   // counted from 1
   std::uint64_t epoch = 0;
   base::Endpoint endpoint;
-  std::atomic<bool> ready = false;
+  std::int64_t pid = 0;
+  std::uint32_t cell_index = 0;
+  std::atomic<Phase> phase = Phase::starting;
   std::atomic<bool> exited = false;  // its process is known to have ended: failures need no other explanation
   Cell* cell = nullptr;              // of this engine's generation
   std::vector<Cell*> other_cells;    // of the generations that still drain
 
+  bool ready() const { return phase.load(std::memory_order_relaxed) == Phase::ready; }
+  // Worth waiting for: it may be ready any moment.
+  bool expected() const {
+    const Phase now = phase.load(std::memory_order_relaxed);
+    return now == Phase::starting || now == Phase::suspect;
+  }
   std::uint32_t in_flight() const {
     std::uint32_t sum = cell->in_flight.load(std::memory_order_relaxed);
     for (const Cell* other : other_cells) sum += other->in_flight.load(std::memory_order_relaxed);

@@ -84,8 +84,8 @@ static void append_framing(std::string& out, Framing framing, std::uint64_t cont
   }
 }
 
-void append_request(std::string& out, const RequestHead& head, std::string_view path, const Forwarded& forwarded) {
-  out.append(head.method_text).append(" ").append(path).append(head.query).append(" HTTP/1.1\r\n");
+void append_request(std::string& out, const RequestHead& head, const RequestOptions& options) {
+  out.append(head.method_text).append(" ").append(options.path).append(head.query).append(" HTTP/1.1\r\n");
   append_field(out, "Host", head.authority);
   const bool nominations = has_nominations(head.fields);
   for (const Field& field : head.fields) {
@@ -95,10 +95,10 @@ void append_request(std::string& out, const RequestHead& head, std::string_view 
     if (nominations && is_nominated(head.fields, field)) continue;
     append_field(out, field.name, field.value);
   }
-  append_field(out, "X-Forwarded-For", forwarded.client);
-  append_field(out, "X-Forwarded-Proto", forwarded.proto);
+  append_field(out, "X-Forwarded-For", options.forwarded.client);
+  append_field(out, "X-Forwarded-Proto", options.forwarded.proto);
   append_field(out, "X-Forwarded-Host", head.authority);
-  append_framing(out, head.framing, head.content_length);
+  append_framing(out, options.framing, options.content_length);
   out.append("\r\n");
 }
 

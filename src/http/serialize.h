@@ -18,8 +18,15 @@ struct Forwarded {
   std::string_view proto;   // "http"
 };
 
-// The request as it is sent to a replica: path and query as given (already normalised), `head` otherwise.
-void append_request(std::string& out, const RequestHead& head, std::string_view path, const Forwarded& forwarded);
+struct RequestOptions {
+  std::string_view path;  // normalised; the query is the head's
+  Forwarded forwarded;
+  Framing framing = Framing::none;
+  std::uint64_t content_length = 0;
+};
+
+// The request as it is sent to a replica.
+void append_request(std::string& out, const RequestHead& head, const RequestOptions& options);
 
 struct ResponseOptions {
   Framing framing = Framing::length;  // none: no body at all, and no field about one (204, 304, HEAD: see below)

@@ -13,7 +13,7 @@ std::string forward(const std::string& fields) {
   RequestParser parser;
   EXPECT_EQ(parser.parse(bytes), Parse::done);
   std::string out;
-  append_request(out, parser.head(), "/a", {"10.0.0.1", "http"});
+  append_request(out, parser.head(), {"/a", {"10.0.0.1", "http"}});
   return out;
 }
 

@@ -24,6 +24,15 @@ void Wait::wake(Code outcome) {
   loop_.ready_.push_back(*this);
 }
 
+void Wait::abandon() {
+  if (waiting_) {
+    waiting_ = false;
+    TimerWheel::clear(*this);
+    detach();
+  }
+  static_cast<base::Link<ReadyTag>*>(this)->unlink();
+}
+
 Loop::Loop(System& system)
     : system_(system),
       now_(system.now()),

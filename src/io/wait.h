@@ -42,6 +42,7 @@ class Wait : public base::Link<ReadyTag>, public Timer, public Cancellable {
 
  protected:
   void begin(Time deadline);   // idle → waiting
+  void abandon();              // → idle, whatever it was, without done()
   virtual void detach() {}     // takes it off whatever would have woken it
 
  private:
@@ -78,6 +79,19 @@ class FiberWait : public Wait {
   Fiber* fiber_ = nullptr;
   std::coroutine_handle<> frame_;
 };
+
+// Awaits nothing: gives the fiber that runs. `Fiber& fiber = co_await this_fiber();`
+struct ThisFiber {
+  Fiber* fiber = nullptr;
+  bool await_ready() const noexcept { return false; }
+  template <class P>
+  bool await_suspend(std::coroutine_handle<P> frame) noexcept {
+    fiber = frame.promise().fiber;
+    return false;
+  }
+  Fiber& await_resume() const noexcept { return *fiber; }
+};
+inline ThisFiber this_fiber() { return {}; }
 
 // An event without memory: wakes all who wait for it now.
 class Signal {

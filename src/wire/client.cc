@@ -1,0 +1,125 @@
+#include "wire/client.h"
+
+#include <algorithm>
+
+namespace ringmaster::wire {
+
+using base::Source;
+using http::Parse;
+
+static constexpr Duration kIdleMax = std::chrono::seconds(30);  // below what servers keep, so that we end first
+
+void ClientConnection::done() {
+  auto& idle = pool_->idle_;
+  const auto self = std::ranges::find(idle, this, [](const auto& c) { return c.get(); });
+  CHECK(self != idle.end());
+  idle.erase(self);  // destroys this
+}
+
+std::unique_ptr<ClientConnection> ConnectionPool::take() {
+  while (!idle_.empty()) {
+    std::unique_ptr<ClientConnection> connection = std::move(idle_.back());
+    idle_.pop_back();
+    const bool silent = connection->waiting() && !connection->stream_.watch().readable();
+    connection->abandon();
+    if (silent) return connection;
+  }
+  return nullptr;
+}
+
+Async<Result<std::unique_ptr<ClientConnection>>> ConnectionPool::connect(Time deadline) {
+  auto stream = co_await io::connect(loop_, server_, deadline);
+  if (!stream) co_return std::unexpected(stream.error());
+  co_return std::make_unique<ClientConnection>(std::move(*stream), *this);
+}
+
+void ConnectionPool::put(std::unique_ptr<ClientConnection> connection) {
+  if (idle_.size() >= idle_max_ || connection->stream_.watch().readable()) return;
+  connection->begin(loop_.now() + kIdleMax);
+  connection->stream_.watch().reader = connection.get();
+  idle_.push_back(std::move(connection));
+}
+
+void ResponseReader::begin(io::Stream& stream, http::Method method) {
+  stream_ = &stream;
+  method_ = method;
+  in_.clear();
+  parser_.restart(method);
+  body_ = {};
+  any_bytes_ = ended_ = false;
+}
+
+Async<Result<void>> ResponseReader::read_head(Time deadline) {
+  parser_.restart(method_);
+  in_.compact();
+  while (true) {
+    const Parse parse = in_.empty() ? Parse::more : parser_.parse(in_.view());
+    if (parse == Parse::rejected) co_return base::fail(Code::invalid, std::string(parser_.rejection().why), Source::replica);
+    if (parse == Parse::done) break;
+    auto read = stream_->read(in_.space(), deadline);
+    const auto got = co_await read;
+    if (!got) co_return base::fail(got.error().code, {}, Source::replica);
+    if (*got == 0) co_return base::fail(in_.empty() ? Code::closed : Code::reset, {}, Source::replica);
+    any_bytes_ = true;
+    in_.add(*got);
+  }
+  in_.skip(parser_.head_bytes());
+  body_ = http::BodyDecoder(head().framing, head().content_length);
+  co_return Result<void>{};
+}
+
+std::string_view ResponseReader::arrived_body() {
+  return in_.empty() || body_.done() ? std::string_view{} : decode_in_place(body_, in_);
+}
+
+Async<Result<std::string_view>> ResponseReader::read_body(Duration wait_max) {
+  while (!complete()) {
+    std::string_view piece = arrived_body();
+    if (piece.empty() && !complete() && !body_.bad()) {
+      in_.clear();
+      auto read = stream_->read(in_.space(), stream_->watch().loop().now() + wait_max);
+      const auto got = co_await read;
+      if (!got) co_return base::fail(got.error().code, {}, Source::replica);
+      if (*got == 0) {
+        ended_ = body_.ends_with_connection();
+        if (!ended_) co_return base::fail(Code::closed, "the response ended too early", Source::replica);
+        break;
+      }
+      in_.add(*got);
+      piece = arrived_body();
+    }
+    if (body_.bad()) co_return base::fail(Code::invalid, std::string(body_.why()), Source::replica);
+    if (!piece.empty()) co_return piece;
+  }
+  co_return std::string_view{};
+}
+
+Async<Result<FetchResponse>> fetch(io::Loop& loop, const Endpoint& server, const FetchRequest& request, Time deadline,
+                                   std::size_t body_bytes_max) {
+  auto stream = co_await io::connect(loop, server, deadline);
+  if (!stream) co_return std::unexpected(stream.error());
+  std::string head = request.method + " " + request.target + " HTTP/1.1\r\nHost: " + request.host +
+                     "\r\nUser-Agent: ringmaster\r\nConnection: close\r\n" + request.headers;
+  if (!request.body.empty() || request.method == "POST") head += "Content-Length: " + std::to_string(request.body.size()) + "\r\n";
+  head += "\r\n" + request.body;
+  const std::string_view piece = head;
+  auto write = stream->write(std::span(&piece, 1), deadline);
+  const auto sent = co_await write;
+  if (!sent) co_return std::unexpected(sent.error());
+  const auto reader = std::make_unique<ResponseReader>();
+  reader->begin(*stream, request.method == "HEAD" ? http::Method::head : http::Method::get);
+  do {
+    const auto got = co_await reader->read_head(deadline);
+    if (!got) co_return std::unexpected(got.error());
+  } while (reader->head().status < 200);
+  FetchResponse response{reader->head().status, {}};
+  while (!reader->complete()) {
+    const auto more = co_await reader->read_body(deadline - loop.now());
+    if (!more) co_return std::unexpected(more.error());
+    response.body += *more;
+    if (response.body.size() > body_bytes_max) co_return base::fail(Code::too_large, "the answer is too long", Source::replica);
+  }
+  co_return response;
+}
+
+}  // namespace ringmaster::wire

@@ -1,0 +1,108 @@
+// The client side of HTTP/1: connections to a server, kept and used again, and what they answer.
+//
+// A ClientConnection is used for one request at a time. ConnectionPool keeps the idle ones of one server, last in first
+// out, and drops each that says anything while nobody has asked it (SECURITY B2). ResponseReader reads one response.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "http/body.h"
+#include "http/head_parser.h"
+#include "io/stream.h"
+#include "wire/buffer.h"
+
+namespace ringmaster::wire {
+
+using base::Code;
+using base::Duration;
+using base::Endpoint;
+using base::Result;
+using base::Time;
+using io::Async;
+
+class ConnectionPool;
+
+class ClientConnection final : public io::Wait {
+ public:
+  ClientConnection(io::Stream stream, ConnectionPool& pool)
+      : Wait(stream.watch().loop()), stream_(std::move(stream)), pool_(&pool) {}
+  ~ClientConnection() override { abandon(); }
+  io::Stream& stream() { return stream_; }
+
+ private:
+  friend class ConnectionPool;
+  void done() override;  // while idle: the server said something, or the time is over
+  void detach() override { stream_.watch().reader = nullptr; }
+  io::Stream stream_;
+  ConnectionPool* pool_;
+};
+
+class ConnectionPool {
+ public:
+  ConnectionPool(io::Loop& loop, Endpoint server, std::size_t idle_max = 1024)
+      : loop_(loop), server_(std::move(server)), idle_max_(idle_max) {}
+
+  // The idle connection that was used last, or null.
+  std::unique_ptr<ClientConnection> take();
+  Async<Result<std::unique_ptr<ClientConnection>>> connect(Time deadline);
+  // Only after a response that ended clean on both sides; else destroy the connection.
+  void put(std::unique_ptr<ClientConnection> connection);
+  void close_idle() { idle_.clear(); }
+
+ private:
+  friend class ClientConnection;
+  io::Loop& loop_;
+  Endpoint server_;
+  std::size_t idle_max_;
+  std::vector<std::unique_ptr<ClientConnection>> idle_;
+};
+
+class ResponseReader {
+ public:
+  // Prepares for the response to a `method` request on `stream`.
+  void begin(io::Stream& stream, http::Method method);
+
+  // Awaits the next head: a 1xx, after which it is called again, or the final one. Errors: timeout; invalid, with the
+  // reason; closed, when the server ended without a byte of this head; reset.
+  Async<Result<void>> read_head(Time deadline);
+  const http::ResponseHead& head() const { return parser_.head(); }
+  bool any_bytes() const { return any_bytes_; }  // of the response have come
+
+  // The next piece of the body; empty at its end. The views of head() are gone with the first one that had to be read.
+  // Errors: timeout, invalid, and closed when it ended too early. `wait_max` is for each read.
+  Async<Result<std::string_view>> read_body(Duration wait_max);
+  // What of the body has come already, without waiting.
+  std::string_view arrived_body();
+
+  bool complete() const { return ended_ || body_.done(); }
+  // The connection can carry another request: the response ended where it said, and nothing came after it.
+  bool reusable() const { return body_.done() && head().keep_alive && in_.empty(); }
+
+ private:
+  io::Stream* stream_ = nullptr;
+  http::Method method_ = http::Method::get;
+  Buffer in_;
+  http::ResponseParser parser_;
+  http::BodyDecoder body_;
+  bool any_bytes_ = false;
+  bool ended_ = false;
+};
+
+// One request and its whole answer, on a connection of its own: for checks and command-line tools.
+struct FetchRequest {
+  std::string method = "GET";
+  std::string target = "/";
+  std::string host = "localhost";
+  std::string headers;  // whole lines
+  std::string body;
+};
+struct FetchResponse {
+  unsigned status = 0;
+  std::string body;
+};
+Async<Result<FetchResponse>> fetch(io::Loop& loop, const Endpoint& server, const FetchRequest& request, Time deadline,
+                                   std::size_t body_bytes_max);
+
+}  // namespace ringmaster::wire

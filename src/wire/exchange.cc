@@ -1,0 +1,137 @@
+#include "wire/exchange.h"
+
+#include <array>
+#include <charconv>
+
+#include "http/target.h"
+
+namespace ringmaster::wire {
+
+using http::Framing;
+
+Exchange::Exchange(io::Stream& stream, Workspace& workspace, const ServerLimits& limits, std::string_view date)
+    : stream_(stream), workspace_(workspace), limits_(limits), date_(date) {}
+
+bool Exchange::begin(std::string_view& complaint) {
+  const http::RequestHead& head = request();
+  workspace_.in.skip(workspace_.parser.head_bytes());
+  body_start_ = workspace_.in.position();
+  body_ = http::BodyDecoder(head.framing, head.content_length);
+  keep_alive_ = head.keep_alive;
+  if (!http::normalise_path(head.path, workspace_.scratch_path, path_)) {
+    complaint = "the path has a broken escape, a NUL, or a '..' above its root";
+    return false;
+  }
+  if (body_.done()) return true;
+  buffered_ = decode_in_place(body_, workspace_.in);
+  continue_wanted_ = head.expects_continue && buffered_.empty() && !body_.done();
+  if (!body_.bad()) return true;
+  complaint = body_.why();
+  return false;
+}
+
+Async<Result<void>> Exchange::invite_body() {
+  if (!std::exchange(continue_wanted_, false)) co_return Result<void>{};
+  static constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
+  auto write = stream_.write(std::span(&kContinue, 1), loop().now() + limits_.body_timeout);
+  co_return co_await write;
+}
+
+Async<Result<std::string_view>> Exchange::read_body() {
+  if (continue_wanted_) {
+    auto sent = co_await invite_body();
+    if (!sent) co_return std::unexpected(sent.error());
+  }
+  Buffer& in = workspace_.in;
+  while (!body_.done()) {
+    in.rewind(body_start_);
+    auto read = stream_.read(in.space(), loop().now() + limits_.body_timeout);
+    const auto got = co_await read;
+    if (!got) co_return base::fail(got.error().code, "the request's body did not arrive", base::Source::client);
+    if (*got == 0) co_return base::fail(Code::reset, "the client ended in the middle of the body", base::Source::client);
+    in.add(*got);
+    const std::string_view piece = decode_in_place(body_, in);
+    if (body_.bad()) co_return base::fail(Code::invalid, std::string(body_.why()), base::Source::client);
+    if (!piece.empty()) co_return piece;
+  }
+  co_return std::string_view{};
+}
+
+Async<Result<std::string>> Exchange::read_whole_body(std::size_t bytes_max) {
+  std::string whole(buffered_);
+  while (whole.size() <= bytes_max && !body_.done()) {
+    const auto piece = co_await read_body();
+    if (!piece) co_return std::unexpected(piece.error());
+    whole += *piece;
+  }
+  if (whole.size() > bytes_max) {
+    co_return base::fail(Code::too_large, "the body has more than " + std::to_string(bytes_max) + " bytes", base::Source::client);
+  }
+  co_return whole;
+}
+
+Async<Result<void>> Exchange::reply(unsigned status, std::string_view content_type, std::string_view body, std::string_view extra) {
+  // The body was not wanted: how much of it is still to come nobody knows, so the connection ends with the answer.
+  if (!body_.done()) keep_alive_ = false;
+  begun_ = true;
+  status_ = status;
+  std::string& out = workspace_.out;
+  out.clear();
+  const http::ResponseOptions options{Framing::length, body.size(), keep_alive_, request().minor_version, date_};
+  http::append_own_response(out, status, content_type, extra, options);
+  if (request().method == http::Method::head) body = {};
+  const std::array<std::string_view, 2> pieces = {out, body};
+  auto write = stream_.write(pieces, loop().now() + limits_.body_timeout);
+  const auto sent = co_await write;
+  finished_ = sent.has_value();
+  co_return sent;
+}
+
+Async<Result<void>> Exchange::forward_interim(const http::ResponseHead& head) {
+  std::string& out = workspace_.out;
+  out.clear();
+  http::append_response(out, head, {Framing::none, 0, true, 1, {}});
+  const std::string_view piece = out;
+  auto write = stream_.write(std::span(&piece, 1), loop().now() + limits_.body_timeout);
+  co_return co_await write;
+}
+
+void Exchange::begin_forward(const http::ResponseHead& head) {
+  if (!body_.done()) keep_alive_ = false;
+  begun_ = true;
+  status_ = head.status;
+  const unsigned minor = request().minor_version;
+  Framing framing = head.framing;
+  if (framing == Framing::chunked || framing == Framing::until_close) {
+    // Its length is not known: chunked, or for HTTP/1.0 ended by the connection's end.
+    framing = minor == 0 ? Framing::until_close : Framing::chunked;
+    if (minor == 0) keep_alive_ = false;
+  }
+  chunked_ = framing == Framing::chunked;
+  workspace_.out.clear();
+  http::append_response(workspace_.out, head, {framing, head.content_length, keep_alive_, minor, date_});
+}
+
+Async<Result<void>> Exchange::write(std::string_view piece, bool last) {
+  static constexpr std::string_view kAfterChunk = "\r\n";
+  static constexpr std::string_view kLast = "0\r\n\r\n";
+  static constexpr std::string_view kAfterChunkAndLast = "\r\n0\r\n\r\n";
+  std::string& out = workspace_.out;
+  std::string_view after;
+  if (chunked_ && piece.empty()) {
+    if (last) after = kLast;
+  } else if (chunked_) {
+    std::array<char, 18> size;
+    const auto [end, error] = std::to_chars(size.data(), size.data() + 16, piece.size(), 16);
+    out.append(size.data(), end).append("\r\n");
+    after = last ? kAfterChunkAndLast : kAfterChunk;
+  }
+  const std::array<std::string_view, 3> pieces = {out, piece, after};
+  auto write = stream_.write(pieces, loop().now() + limits_.body_timeout);
+  const auto sent = co_await write;
+  out.clear();
+  finished_ = last && sent.has_value();
+  co_return sent;
+}
+
+}  // namespace ringmaster::wire

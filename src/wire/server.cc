@@ -1,0 +1,197 @@
+#include "wire/server.h"
+
+#include "base/log.h"
+
+namespace ringmaster::wire {
+
+using http::Parse;
+
+Handler::ErrorPage Handler::error_page(unsigned, std::string_view why) const {
+  return {"text/plain; charset=utf-8", std::string(why) + "\n"};
+}
+
+Async<void> reply_error(Exchange& exchange, const Handler& handler, unsigned status, std::string_view why, std::string_view extra) {
+  const Handler::ErrorPage page = handler.error_page(status, why);
+  co_await exchange.reply(status, page.content_type, page.body, extra);
+}
+
+// One client's connection. It owns itself between its exchanges: either it is in the server's parked list, or a fiber
+// of the server's scope serves it.
+class ServerConnection final : public io::Wait, public base::Link<Server::Tag> {
+ public:
+  ServerConnection(Server& server, io::Stream stream) : Wait(server.loop_), server_(server), stream_(std::move(stream)) {}
+
+  void park() {
+    server_.parked_.push_back(*this);
+    begin(loop().now() + (served_ ? server_.limits_.idle_timeout : server_.limits_.head_timeout));
+    stream_.watch().reader = this;
+    // Bytes that came while it was being parked make no second event.
+    if (stream_.watch().readable()) wake(Code::ok);
+  }
+
+  void done() override {
+    static_cast<base::Link<Server::Tag>*>(this)->unlink();
+    if (outcome() != Code::ok) {
+      server_.remove(*this);
+      return;
+    }
+    server_.scope_.spawn(serve());
+  }
+
+ private:
+  void detach() override { stream_.watch().reader = nullptr; }
+
+  Async<void> serve() {
+    auto workspace = server_.workspaces_.take();
+    workspace->in.clear();
+    const bool keep = co_await serve_exchanges(*workspace);
+    server_.workspaces_.put(std::move(workspace));
+    if (keep) {
+      park();
+    } else {
+      server_.remove(*this);
+    }
+  }
+
+  // True when the connection is idle and to be kept.
+  Async<bool> serve_exchanges(Workspace& workspace) {
+    while (true) {
+      workspace.parser.restart();
+      const bool got = co_await read_head(workspace);
+      if (!got) co_return false;
+      served_ = true;
+      Exchange exchange(stream_, workspace, server_.limits_, server_.date());
+      if (server_.draining_) exchange.close_after();
+      std::string_view complaint;
+      if (!exchange.begin(complaint)) {
+        co_await refuse(workspace, 400, complaint);
+        co_return false;
+      }
+      co_await server_.handler_.handle(exchange);
+      if (!exchange.finished_) {
+        stream_.reset();
+        co_return false;
+      }
+      if (!exchange.keep_alive_ || server_.draining_) {
+        co_await linger(workspace);
+        co_return false;
+      }
+      workspace.in.compact();
+      if (workspace.in.empty() && !stream_.watch().readable()) co_return true;
+    }
+  }
+
+  // Reads until a whole head has been parsed. False: the client ended, or has been answered with what was wrong.
+  Async<bool> read_head(Workspace& workspace) {
+    Buffer& in = workspace.in;
+    const Time deadline = loop().now() + server_.limits_.head_timeout;
+    while (true) {
+      const Parse parse = in.empty() ? Parse::more : workspace.parser.parse(in.view());
+      if (parse == Parse::done) co_return true;
+      if (parse == Parse::rejected) {
+        const http::Rejection why = workspace.parser.rejection();
+        co_await refuse(workspace, why.status, why.why);
+        co_return false;
+      }
+      auto read = stream_.read(in.space(), deadline);
+      const auto got = co_await read;
+      if (got && *got > 0) {
+        in.add(*got);
+        continue;
+      }
+      if (!got && got.error().code == Code::timeout && !in.empty()) {
+        co_await refuse(workspace, 408, "the request's head did not arrive in time");
+      }
+      co_return false;
+    }
+  }
+
+  Async<void> refuse(Workspace& workspace, unsigned status, std::string_view why) {
+    std::string& out = workspace.out;
+    out.clear();
+    const auto [content_type, body] = server_.handler_.error_page(status, why);
+    http::append_own_response(out, status, content_type, status == 405 ? "Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n" : "",
+                              {http::Framing::length, body.size(), false, 1, server_.date()});
+    const std::array<std::string_view, 2> pieces = {out, body};
+    auto write = stream_.write(pieces, loop().now() + server_.limits_.body_timeout);
+    const auto sent = co_await write;
+    if (sent) co_await linger(workspace);
+  }
+
+  // Closing with bytes unread makes the kernel send RST, which can overtake the answer: so our side is ended first, and
+  // what still comes is read for a moment (RFC 9112 section 9.6).
+  Async<void> linger(Workspace& workspace) {
+    static constexpr std::size_t kBytesMax = 256 * 1024;
+    stream_.shutdown_write();
+    const Time deadline = loop().now() + std::chrono::seconds(1);
+    for (std::size_t total = 0; total < kBytesMax;) {
+      workspace.in.clear();
+      auto read = stream_.read(workspace.in.space(), deadline);
+      const auto got = co_await read;
+      if (!got || *got == 0) co_return;
+      total += *got;
+    }
+  }
+
+  Server& server_;
+  io::Stream stream_;
+  bool served_ = false;
+};
+
+Server::Server(io::Loop& loop, Handler& handler, const ServerLimits& limits)
+    : loop_(loop), handler_(handler), limits_(limits), scope_(loop) {}
+
+Server::~Server() { CHECK(count_ == 0); }
+
+void Server::listen(io::Handle listening) {
+  listeners_.push_back(std::make_unique<io::Listener>(loop_, std::move(listening)));
+  scope_.spawn(listeners_.back()->serve([this](io::Stream stream) { accept(std::move(stream)); }));
+}
+
+void Server::accept(io::Stream stream) {
+  if (draining_) return;
+  auto* connection = new ServerConnection(*this, std::move(stream));  // NOLINT: remove() deletes it
+  if (++count_ >= limits_.connections_max && !full_) {
+    full_ = true;
+    base::log::warning("{} connections: no more are accepted until some end", count_);
+    for (const auto& listener : listeners_) listener->pause();
+  }
+  connection->park();
+}
+
+void Server::remove(ServerConnection& connection) {
+  delete &connection;  // NOLINT: made by accept()
+  --count_;
+  if (full_ && count_ < limits_.connections_max) {
+    full_ = false;
+    for (const auto& listener : listeners_) listener->resume();
+  }
+  if (count_ == 0) emptied_.notify();
+}
+
+Async<void> Server::stop(Time deadline) {
+  draining_ = true;
+  for (const auto& listener : listeners_) listener->pause();
+  parked_.for_each([](ServerConnection& connection) { connection.cancel(); });
+  while (count_ > 0) {
+    const Code outcome = co_await emptied_.wait(loop_, deadline);
+    if (outcome != Code::ok) break;
+  }
+  scope_.cancel();
+  co_await scope_.join();
+  // Woken but not yet run when the scope was cancelled: their next step ends them.
+  while (count_ > 0) co_await emptied_.wait(loop_);
+  listeners_.clear();
+}
+
+std::string_view Server::date() {
+  if (loop_.now() >= date_until_) {
+    const base::WallTime wall = loop_.system().wall_now();
+    date_ = http::format_date(wall);
+    const auto into_second = wall - std::chrono::floor<std::chrono::seconds>(wall);
+    date_until_ = loop_.now() + std::chrono::seconds(1) - std::chrono::duration_cast<Duration>(into_second);
+  }
+  return date_;
+}
+
+}  // namespace ringmaster::wire

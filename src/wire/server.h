@@ -1,0 +1,70 @@
+// The server side of HTTP/1: connections of clients, each answering one exchange after the other through a Handler.
+//
+//   accept ─▶ parked ──bytes come──▶ serving: read head, handle, repeat while more is here ──▶ parked ─▶ … ─▶ closed
+//
+// A parked connection is a small record without a buffer or a coroutine; serving takes both from pools.
+// Everything on the loop's thread.
+#pragma once
+
+#include "io/listener.h"
+#include "wire/exchange.h"
+
+namespace ringmaster::wire {
+
+class Handler {
+ public:
+  virtual ~Handler() = default;
+  // Gives the exchange its response. Returning without having finished one breaks the connection, so that the client
+  // cannot take half an answer for a whole one.
+  virtual Async<void> handle(Exchange& exchange) = 0;
+
+  // How an error of our own is told to a client of this handler; plain text unless overridden.
+  struct ErrorPage {
+    std::string_view content_type;
+    std::string body;
+  };
+  virtual ErrorPage error_page(unsigned status, std::string_view why) const;
+};
+
+// Replies with the handler's error page.
+Async<void> reply_error(Exchange& exchange, const Handler& handler, unsigned status, std::string_view why, std::string_view extra = {});
+
+class ServerConnection;
+
+class Server {
+ public:
+  Server(io::Loop& loop, Handler& handler, const ServerLimits& limits);
+  ~Server();  // after stop()
+
+  // Accepts from `listening`, which stays the caller's, until stop().
+  void listen(io::Handle listening);
+  void accept(io::Stream stream);
+
+  // No new connections; idle ones close now, busy ones after their exchange. Ends when none is left, or at `deadline`
+  // by breaking those that are.
+  Async<void> stop(Time deadline);
+
+  std::size_t connections() const { return count_; }
+
+ private:
+  friend class ServerConnection;
+  void remove(ServerConnection& connection);
+  std::string_view date();
+
+  io::Loop& loop_;
+  Handler& handler_;
+  ServerLimits limits_;
+  io::Scope scope_;
+  std::vector<std::unique_ptr<io::Listener>> listeners_;
+  struct Tag;
+  base::IntrusiveList<ServerConnection, Tag> parked_;
+  ObjectPool<Workspace> workspaces_;
+  std::size_t count_ = 0;
+  bool draining_ = false;
+  bool full_ = false;
+  io::Signal emptied_;
+  std::string date_;
+  Time date_until_{};
+};
+
+}  // namespace ringmaster::wire
