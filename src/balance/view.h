@@ -56,7 +56,7 @@ struct Replica {
   // Worth waiting for: it may be ready any moment.
   bool expected() const {
     const Phase now = phase.load(std::memory_order_relaxed);
-    return now == Phase::starting || now == Phase::suspect;
+    return now == Phase::starting || now == Phase::suspect || exited.load(std::memory_order_relaxed);
   }
   std::uint32_t in_flight() const {
     std::uint32_t sum = cell->in_flight.load(std::memory_order_relaxed);

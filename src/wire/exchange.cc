@@ -9,8 +9,8 @@ namespace ringmaster::wire {
 
 using http::Framing;
 
-Exchange::Exchange(io::Stream& stream, Workspace& workspace, const ServerLimits& limits, std::string_view date)
-    : stream_(stream), workspace_(workspace), limits_(limits), date_(date) {}
+Exchange::Exchange(io::Stream& stream, std::string_view peer_text, Workspace& workspace, const ServerLimits& limits, std::string_view date)
+    : stream_(stream), peer_text_(peer_text), workspace_(workspace), limits_(limits), date_(date) {}
 
 bool Exchange::begin(std::string_view& complaint) {
   const http::RequestHead& head = request();

@@ -41,11 +41,12 @@ struct Workspace {
 
 class Exchange {
  public:
-  Exchange(io::Stream& stream, Workspace& workspace, const ServerLimits& limits, std::string_view date);
+  Exchange(io::Stream& stream, std::string_view peer_text, Workspace& workspace, const ServerLimits& limits, std::string_view date);
 
   const http::RequestHead& request() const { return workspace_.parser.head(); }
   std::string_view path() const { return path_; }  // normalised: match on this, and forward this
   const Endpoint& peer() const { return stream_.peer(); }
+  std::string_view peer_text() const { return peer_text_; }  // the address alone
   io::Loop& loop() const { return stream_.watch().loop(); }
   io::Watch& client_watch() const { return stream_.watch(); }  // for a HangupGuard
 
@@ -81,6 +82,7 @@ class Exchange {
   void decode_arrived();
 
   io::Stream& stream_;
+  std::string_view peer_text_;
   Workspace& workspace_;
   const ServerLimits& limits_;
   std::string_view date_;

@@ -19,7 +19,7 @@ Async<void> reply_error(Exchange& exchange, const Handler& handler, unsigned sta
 // of the server's scope serves it.
 class ServerConnection final : public io::Wait, public base::Link<Server::Tag> {
  public:
-  ServerConnection(Server& server, io::Stream stream) : Wait(server.loop_), server_(server), stream_(std::move(stream)) {}
+  ServerConnection(Server& server, io::Stream stream) : Wait(server.loop_), server_(server), stream_(std::move(stream)), peer_text_(base::address_text(stream_.peer())) {}
 
   void park() {
     server_.parked_.push_back(*this);
@@ -60,7 +60,7 @@ class ServerConnection final : public io::Wait, public base::Link<Server::Tag> {
       const bool got = co_await read_head(workspace);
       if (!got) co_return false;
       served_ = true;
-      Exchange exchange(stream_, workspace, server_.limits_, server_.date());
+      Exchange exchange(stream_, peer_text_, workspace, server_.limits_, server_.date());
       if (server_.draining_) exchange.close_after();
       std::string_view complaint;
       if (!exchange.begin(complaint)) {
@@ -135,6 +135,7 @@ class ServerConnection final : public io::Wait, public base::Link<Server::Tag> {
 
   Server& server_;
   io::Stream stream_;
+  std::string peer_text_;
   bool served_ = false;
 };
 

@@ -1,0 +1,56 @@
+// Active health checks: decides which replicas are ready. One fiber per replica, on the engine's control thread.
+//
+//   starting ──one good check──▶ ready ──`fall` bad ones in a row, or a refused connect──▶ unhealthy
+//                                  ▲                                                          │
+//                                  └───────────────── `rise` good ones in a row ◀─────────────┘
+//
+// While a replica starts it is checked at once and then every 5 ms, growing to 250 ms; later every `interval`.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+
+#include "balance/view.h"
+#include "config/config.h"
+#include "io/loop.h"
+
+namespace ringmaster::probe {
+
+class Prober {
+ public:
+  using Record = std::shared_ptr<balance::Replica>;
+  // Called when a replica has become ready, or has stopped being so.
+  using Report = std::function<void(const Record&, bool ready)>;
+
+  Prober(io::Loop& loop, Report report);
+  ~Prober();
+
+  void watch(const Record& replica, const config::Health& settings);
+  void forget(const Record& replica);
+  // A worker could not connect, or lost a connection: check now.
+  void suspect(const Record& replica);
+
+  io::Async<void> stop();
+
+ private:
+  struct Subject {
+    io::Scope scope;
+    io::Signal wanted;  // a check is wanted now
+    explicit Subject(io::Loop& loop) : scope(loop) {}
+  };
+  enum class Check : std::uint8_t { good, bad, refused };
+
+  io::Async<void> follow(Record replica, config::Health settings, io::Signal& wanted);
+  io::Async<bool> until_started(const balance::Replica& replica, const config::Health& settings, io::Signal& wanted);
+  io::Async<Check> check(const balance::Replica& replica, const config::Health& settings);
+  void decide(const Record& replica, balance::Phase phase);
+  io::Async<void> bury(std::unique_ptr<Subject> subject);
+
+  io::Loop& loop_;
+  Report report_;
+  std::map<const balance::Replica*, std::unique_ptr<Subject>> subjects_;
+  io::Scope graveyard_;  // joins the fibers of those that were forgotten
+};
+
+}  // namespace ringmaster::probe

@@ -1,0 +1,142 @@
+#include "proxy/registry.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "base/log.h"
+
+namespace ringmaster::proxy {
+
+using balance::Phase;
+using link::State;
+
+Registry::Registry(const config::Config& config, balance::Cell* cells, Listener listener)
+    : config_(config), cells_(cells), listener_(std::move(listener)) {
+  for (const config::Pool& pool : config.pools) pools_[pool.name];
+}
+
+Registry::Record Registry::make(const link::ReplicaState& state) const {
+  CHECK(state.cell < balance::kCellsMax);
+  auto record = std::make_shared<balance::Replica>();
+  record->pool = state.pool;
+  record->name = state.name;
+  record->slot = state.slot;
+  record->epoch = state.epoch;
+  record->endpoint = state.endpoint;
+  record->cell_index = state.cell;
+  record->cell = &cells_[state.cell];
+  record->phase = state.state == State::running && state.healthy ? Phase::ready : Phase::starting;
+  return record;
+}
+
+void Registry::update(const Record& record, const link::ReplicaState& state) {
+  record->pid = state.pid;
+  if (state.state == State::backing_off) {
+    record->phase = Phase::backing_off;
+  } else if (record->phase == Phase::backing_off) {
+    record->phase = Phase::starting;
+  }
+}
+
+void Registry::leave(const Record& record) {
+  record->phase = Phase::draining;
+  draining_.push_back(record);
+  pools_[record->pool].erase(record->slot);
+  listener_.left(record);
+}
+
+void Registry::apply(const link::ReplicaState& state) {
+  const auto pool = pools_.find(state.pool);
+  if (pool == pools_.end()) return;
+  Seats& seats = pool->second;
+  const auto seat = seats.find(state.slot);
+  const Record current = seat == seats.end() ? nullptr : seat->second;
+  const bool is_current = current && current->epoch == state.epoch;
+  if (state.state == State::stopped) {
+    if (is_current && state.exited) {
+      current->exited = true;
+      listener_.left(current);
+      listener_.exited(current);
+      return;
+    }
+    if (is_current) leave(current);
+    std::erase_if(draining_, [&](const Record& r) { return r->pool == state.pool && r->slot == state.slot && r->epoch == state.epoch; });
+    return;
+  }
+  if (state.state == State::draining) {
+    if (is_current) leave(current);
+    return;
+  }
+  if (is_current) {
+    update(current, state);
+    return;
+  }
+  if (current && current->epoch > state.epoch) return;  // an older epoch cannot come back
+  if (current && !current->exited) leave(current);
+  const Record record = make(state);
+  update(record, state);
+  seats[state.slot] = record;
+  listener_.appeared(record);
+}
+
+void Registry::apply(const link::Snapshot& snapshot) {
+  const auto named = [&](const balance::Replica& r) {
+    return std::ranges::any_of(snapshot.replicas, [&](const link::ReplicaState& s) { return s.pool == r.pool && s.slot == r.slot && s.epoch == r.epoch; });
+  };
+  std::vector<Record> gone;
+  for (const auto& [name, seats] : pools_) {
+    for (const auto& [slot, record] : seats) {
+      if (!named(*record)) gone.push_back(record);
+    }
+  }
+  for (const link::ReplicaState& state : snapshot.replicas) apply(state);
+  for (const Record& record : gone) {
+    const auto seat = pools_[record->pool].find(record->slot);
+    if (seat != pools_[record->pool].end() && seat->second == record) leave(record);
+  }
+  std::erase_if(draining_, [&](const Record& record) { return !named(*record); });
+}
+
+std::shared_ptr<const balance::View> Registry::view() const {
+  auto view = std::make_shared<balance::View>();
+  for (const config::Pool& settings : config_.pools) {
+    balance::PoolView& pool = view->pools.emplace_back();
+    pool.name = settings.name;
+    pool.policy = settings.policy;
+    pool.key = settings.key;
+    std::vector<std::uint32_t> slots;
+    for (const auto& [slot, record] : pools_.find(settings.name)->second) {
+      pool.replicas.push_back(record);
+      slots.push_back(slot);
+    }
+    if (pool.policy != balance::Policy::ring) continue;
+    auto ring = balance::Ring::build(settings.ring, slots);
+    if (ring) {
+      pool.ring = std::move(*ring);
+    } else {  // the master refuses such an /add; if one slips through, requests still have to go somewhere
+      base::log::error("pool '{}': {}; requests are spread by rendezvous instead", pool.name, base::describe(ring.error()));
+      pool.policy = balance::Policy::rendezvous;
+    }
+  }
+  return view;
+}
+
+std::vector<Registry::Record> Registry::replicas(std::string_view pool) const {
+  std::vector<Record> all;
+  if (const auto seats = pools_.find(pool); seats != pools_.end()) {
+    for (const auto& [slot, record] : seats->second) all.push_back(record);
+  }
+  for (const Record& record : draining_) {
+    if (record->pool == pool) all.push_back(record);
+  }
+  return all;
+}
+
+Registry::Record Registry::find(std::string_view pool, std::uint32_t slot, std::uint64_t epoch) const {
+  for (const Record& record : replicas(pool)) {
+    if (record->slot == slot && record->epoch == epoch) return record;
+  }
+  return nullptr;
+}
+
+}  // namespace ringmaster::proxy
