@@ -190,7 +190,7 @@ TEST_F(LoopTest, AChildsOutputAndExitAreSeen) {
     EXPECT_TRUE(child.has_value());
     Process process(l, std::move(*child));
     std::vector<std::string> lines;
-    co_await process.read_output([&](std::string_view line) { lines.emplace_back(line); });
+    co_await read_lines(l, process.take_output(), [&](std::string_view line) { lines.emplace_back(line); });
     const auto status = co_await process.wait(l.now() + 5s);
     EXPECT_EQ(status->code, 3);
     EXPECT_EQ(lines, std::vector<std::string>({"one", "blue"}));
@@ -204,7 +204,7 @@ TEST_F(LoopTest, ASignalReachesTheWholeSession) {
     Process process(l, std::move(*child));
     std::string grandchild;
     Scope scope(l);
-    scope.spawn(process.read_output([&](std::string_view line) {
+    scope.spawn(read_lines(l, process.take_output(), [&](std::string_view line) {
       grandchild = line;
       process.signal(SIGKILL);
     }));
@@ -226,7 +226,7 @@ TEST_F(LoopTest, LimitsDirectoryAndInheritedSocketsReachTheChild) {
     auto child = l.system().spawn(request);
     Process process(l, std::move(*child));
     std::string lines;
-    co_await process.read_output([&](std::string_view line) { lines += std::string(line) + "|"; });
+    co_await read_lines(l, process.take_output(), [&](std::string_view line) { lines += std::string(line) + "|"; });
     (void)co_await process.wait(l.now() + 5s);
     EXPECT_EQ(lines, "77|/tmp|1|me|socket|");
   }(loop));

@@ -22,10 +22,10 @@ void Process::signal(int number) {
   if (!status_) ended_.system().signal(child_, number);
 }
 
-Async<void> Process::read_output(std::function<void(std::string_view)> line) {
+Async<void> read_lines(Loop& loop, Handle from, std::function<void(std::string_view)> line) {
   static constexpr std::size_t kLineBytesMax = 8192;
-  if (!output_) co_return;
-  Stream stream(ended_.loop(), std::move(output_), Endpoint{});
+  if (!from) co_return;
+  Stream stream(loop, std::move(from), Endpoint{});
   std::string buffer(kLineBytesMax, '\0');
   std::size_t used = 0;
   while (true) {

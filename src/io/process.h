@@ -19,8 +19,8 @@ class Process {
   // To the whole session of the child.
   void signal(int number);
 
-  // Calls `line` for each line the process writes, until it has closed its output; lines above 8 KiB are cut in two.
-  Async<void> read_output(std::function<void(std::string_view)> line);
+  // The read end of its stdout and stderr; for read_lines(). Empty the second time.
+  Handle take_output() { return std::move(output_); }
 
  private:
   Handle duplicate(Loop& loop);
@@ -30,5 +30,9 @@ class Process {
   Watch ended_;
   std::optional<ExitStatus> status_;
 };
+
+// Calls `line` for each line that comes, until the writing side is closed everywhere (children of the process may hold it
+// open longer than the process lives); lines above 8 KiB are cut in two.
+Async<void> read_lines(Loop& loop, Handle from, std::function<void(std::string_view)> line);
 
 }  // namespace ringmaster::io

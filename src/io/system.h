@@ -49,6 +49,7 @@ class Handle {
   explicit operator bool() const { return fd_ >= 0; }
   System& system() const { return *system_; }
   void reset();
+  int release() { return std::exchange(fd_, -1); }  // to adopt() by another System of the same process
 
  private:
   System* system_ = nullptr;

@@ -1,0 +1,60 @@
+// The engine as the master sees it: a child process that serves, watched and started again, with the link to it.
+//
+// Everything that must outlive an engine stays here: the listeners, the configuration, the counters of its generation.
+// When it dies its replacement is started at once (a crash loop backs off like a replica's) and gets the same listeners;
+// connections that came meanwhile wait in their backlogs.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "io/process.h"
+#include "link/channel.h"
+#include "supervise/fleet.h"
+
+namespace ringmaster::supervise {
+
+class EngineChild {
+ public:
+  struct Listening {
+    std::vector<int> descriptors;  // admin, then for each worker one per configured listener
+    std::uint32_t workers = 1;
+    std::uint32_t per_worker = 0;
+  };
+
+  // `stop_wanted` is called when the API asks for it.
+  EngineChild(io::Loop& loop, const config::Config& config, Listening listening, std::function<void()> stop_wanted);
+
+  // What the fleet needs of an engine.
+  Fleet::Engine for_fleet();
+  void attach(Fleet& fleet) { fleet_ = &fleet; }
+
+  // Keeps an engine running until stop().
+  io::Async<void> run();
+
+  // Lets the engine finish its requests (at most `grace`) and ends it.
+  io::Async<void> stop(base::Duration grace);
+
+ private:
+  struct Generation;  // one engine's life
+  io::Async<void> serve(Generation& engine);
+  io::Async<void> listen_to(std::shared_ptr<link::Channel> channel);
+  io::Async<void> execute(std::shared_ptr<link::Channel> channel, link::Command command);
+  base::Result<std::unique_ptr<Generation>> start();
+  base::Result<io::Handle> config_memory();
+  void send_snapshot();
+
+  io::Loop& loop_;
+  const config::Config& config_;
+  Listening listening_;
+  std::function<void()> stop_wanted_;
+  Fleet* fleet_ = nullptr;
+  std::uint64_t number_ = 0;
+  Generation* current_ = nullptr;
+  bool stopping_ = false;
+  io::Signal ended_;
+  io::Scope commands_;
+};
+
+}  // namespace ringmaster::supervise

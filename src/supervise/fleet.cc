@@ -1,0 +1,262 @@
+#include "supervise/fleet.h"
+
+#include <algorithm>
+
+#include "balance/counters.h"
+#include "base/log.h"
+#include "base/names.h"
+
+namespace ringmaster::supervise {
+
+using base::Code;
+using base::Duration;
+using base::Result;
+using io::Async;
+using link::State;
+using namespace std::chrono_literals;
+
+Fleet::Fleet(io::Loop& loop, const config::Config& config, Runtime& runtime, StateFile& state, Engine engine)
+    : loop_(loop), config_(config), runtime_(runtime), state_(state), engine_(std::move(engine)), cells_(balance::kCellsMax), scope_(loop) {}
+
+Fleet::~Fleet() = default;
+
+void Fleet::start() {
+  const Desired desired = state_.load();
+  for (const config::Pool& pool : config_.pools) {
+    Seats& seats = pools_[pool.name];
+    const auto known = desired.find(pool.name);
+    // Somebody who edits `replicas` means it: then the configuration counts, and not what /add and /rm made of it.
+    if (known != desired.end() && known->second.configured == pool.replicas) {
+      for (const DesiredSlot& slot : known->second.slots) {
+        epochs_[{pool.name, slot.slot}] = slot.epoch;
+        seats[slot.slot] = seat(pool, slot.slot, slot.name);
+      }
+    } else {
+      for (std::uint32_t slot = 1; slot <= pool.replicas; ++slot) seats[slot] = seat(pool, slot, pool.initial_name(slot));
+    }
+  }
+  for (const auto& [name, seats] : pools_) {
+    for (const auto& [slot, member] : seats) scope_.spawn(keep(member));
+  }
+  save();
+}
+
+Fleet::SeatPtr Fleet::seat(const config::Pool& pool, std::uint32_t slot, std::string name) {
+  auto made = std::make_shared<Seat>();
+  made->pool = &pool;
+  made->now.pool = pool.name;
+  made->now.slot = slot;
+  made->now.epoch = take_epoch(pool.name, slot);
+  made->now.name = std::move(name);
+  made->now.cell = take_cell();
+  return made;
+}
+
+std::uint32_t Fleet::take_cell() {
+  const auto free = std::ranges::find(cells_, false);
+  CHECK(free != cells_.end());  // far more cells than replicas_max allows replicas
+  *free = true;
+  return static_cast<std::uint32_t>(free - cells_.begin());
+}
+
+void Fleet::announce(Seat& seat, State state) {
+  seat.now.state = state;
+  engine_.changed(++generation_, seat.now);
+}
+
+// --- the life of one seat ---
+
+Async<void> Fleet::keep(SeatPtr seat) {
+  while (!seat->leaving) {
+    const bool died = co_await run(*seat);
+    if (!died || seat->leaving) break;
+    const Duration pause = next_epoch(*seat);
+    if (pause > Duration::zero()) co_await rest(*seat, pause);
+  }
+  seat->now.exited = false;
+  announce(*seat, State::stopped);
+  cells_[seat->now.cell] = false;
+  std::erase(leaving_, seat);
+}
+
+// Starts it and stays with it until its end.
+Async<bool> Fleet::run(Seat& seat) {
+  std::unique_ptr<Running> running;
+  if (!launch(seat, running)) co_return true;
+  const auto outcome = co_await io::race(loop_, running->wait(base::kNever), until_unwanted(seat));
+  if (outcome.a) {  // it has ended, whatever else was wanted
+    base::log::warning("{} (slot {}, pid {}) {}", seat.now.name, seat.now.slot, seat.now.pid, *outcome.a);
+    seat.now.exited = true;
+    announce(seat, State::stopped);
+    co_return true;
+  }
+  if (seat.leaving) {
+    if (!seat.at_once) co_await drain(seat, *running);
+    co_await end(seat, *running);
+    co_return false;
+  }
+  base::log::warning("{} (slot {}) is unhealthy for too long: replaced", seat.now.name, seat.now.slot);
+  running->kill();
+  co_await running->wait(base::kNever);
+  seat.now.exited = true;
+  announce(seat, State::stopped);
+  co_return true;
+}
+
+bool Fleet::launch(Seat& seat, std::unique_ptr<Running>& running) {
+  const auto complain = [&](const base::Error& error) {
+    const std::string complaint = base::describe(error);
+    if (complaint != seat.complaint) base::log::error("{} (slot {}) cannot be started: {}", seat.now.name, seat.now.slot, complaint);
+    seat.complaint = complaint;
+    seat.now.exited = true;
+    announce(seat, State::stopped);
+    return false;
+  };
+  const auto endpoint = runtime_.endpoint_for(*seat.pool, seat.now.slot, seat.now.epoch);
+  if (!endpoint) return complain(endpoint.error());
+  seat.now.endpoint = *endpoint;
+  seat.now.exited = seat.now.healthy = false;
+  seat.ready_since = seat.unhealthy_since = base::kNever;
+  auto started = runtime_.start({*seat.pool, seat.now.slot, seat.now.epoch, seat.now.name, *endpoint});
+  if (!started) {
+    seat.now.pid = 0;
+    announce(seat, State::starting);  // so that the slot shows its name all the same
+    return complain(started.error());
+  }
+  running = std::move(*started);
+  seat.complaint.clear();
+  seat.now.pid = running->pid();
+  announce(seat, State::running);
+  base::log::info("{} (slot {}) started, pid {}", seat.now.name, seat.now.slot, seat.now.pid);
+  save();
+  return true;
+}
+
+// Until it is to leave, or has been unhealthy for too long. The value means nothing.
+Async<bool> Fleet::until_unwanted(Seat& seat) {
+  while (!seat.leaving) {
+    const base::Time deadline = seat.unhealthy_since == base::kNever ? base::kNever : seat.unhealthy_since + seat.pool->health.kill_after;
+    if (loop_.now() >= deadline) break;
+    const Code woken = co_await seat.changed.wait(loop_, deadline);
+    if (woken == Code::cancelled) break;
+  }
+  co_return true;
+}
+
+// Unrouted by every worker, then nothing in flight.
+Async<void> Fleet::drain(Seat& seat, Running& running) {
+  announce(seat, State::draining);
+  const std::uint64_t generation = generation_;
+  while (seen_ < generation && !stopping_) {  // while no engine is up, a planned step waits
+    const Code woken = co_await news_.wait(loop_);
+    if (woken == Code::cancelled) co_return;
+  }
+  const base::Time deadline = loop_.now() + seat.pool->drain;
+  while (engine_.in_flight(seat.now.cell) > 0 && loop_.now() < deadline && !stopping_) {
+    const auto ended = co_await running.wait(loop_.now() + 5ms);
+    if (ended) co_return;
+  }
+}
+
+Async<void> Fleet::end(Seat& seat, Running& running) {
+  running.terminate();
+  const auto ended = co_await running.wait(loop_.now() + seat.pool->grace);
+  if (!ended) {
+    base::log::warning("{} (slot {}) did not end within its grace: killed", seat.now.name, seat.now.slot);
+    running.kill();
+    co_await running.wait(base::kNever);
+  }
+  base::log::info("{} (slot {}) stopped", seat.now.name, seat.now.slot);
+}
+
+// Prepares the seat for its next occupant and says how long to wait before starting it.
+Duration Fleet::next_epoch(Seat& seat) {
+  const Duration was_ready = seat.ready_since == base::kNever ? Duration::zero() : loop_.now() - seat.ready_since;
+  if (was_ready >= 10s) seat.back_off = Duration::zero();
+  seat.early_deaths = was_ready >= 500ms ? 0 : seat.early_deaths + 1;
+  seat.now.epoch = take_epoch(seat.now.pool, seat.now.slot);
+  seat.now.name = free_name(pools_[seat.now.pool]);
+  seat.now.pid = 0;
+  seat.now.healthy = false;
+  if (seat.early_deaths < 3) return Duration::zero();
+  seat.back_off = seat.back_off == Duration::zero() ? Duration(100ms) : std::min<Duration>(30s, seat.back_off * 2);
+  return Duration(static_cast<std::int64_t>(static_cast<double>(seat.back_off.count()) * (0.75 + 0.5 * loop_.random().unit())));
+}
+
+Async<void> Fleet::rest(Seat& seat, Duration pause) {
+  base::log::warning("slot {} of pool {} keeps failing: next try in {:.1f} s", seat.now.slot, seat.now.pool, base::to_ms(pause) / 1000);
+  // Known to the engine by its endpoint from the start, since that never changes within an epoch.
+  if (const auto endpoint = runtime_.endpoint_for(*seat.pool, seat.now.slot, seat.now.epoch)) seat.now.endpoint = *endpoint;
+  seat.now.exited = false;
+  announce(seat, State::backing_off);
+  const base::Time until = loop_.now() + pause;
+  while (!seat.leaving && loop_.now() < until) {
+    const Code woken = co_await seat.changed.wait(loop_, until);
+    if (woken == Code::cancelled) co_return;
+  }
+  seat.now.epoch = take_epoch(seat.now.pool, seat.now.slot);  // the port of the resting one may be taken by now
+}
+
+// --- from the engine ---
+
+void Fleet::health(const link::Health& report) {
+  const auto pool = pools_.find(report.pool);
+  if (pool == pools_.end()) return;
+  const auto found = pool->second.find(report.slot);
+  if (found == pool->second.end() || found->second->now.epoch != report.epoch) return;
+  Seat& seat = *found->second;
+  if (report.ready && seat.ready_since == base::kNever) seat.ready_since = loop_.now();
+  if (report.ready) seat.unhealthy_since = base::kNever;
+  if (!report.ready && seat.now.healthy) seat.unhealthy_since = loop_.now();
+  seat.now.healthy = report.ready;
+  seat.changed.notify();
+  news_.notify();
+}
+
+void Fleet::seen(std::uint64_t generation) {
+  seen_ = generation;
+  news_.notify();
+}
+
+link::Snapshot Fleet::snapshot() const {
+  link::Snapshot snapshot{generation_, {}};
+  for (const auto& [name, seats] : pools_) {
+    for (const auto& [slot, seat] : seats) snapshot.replicas.push_back(seat->now);
+  }
+  for (const SeatPtr& seat : leaving_) snapshot.replicas.push_back(seat->now);
+  return snapshot;
+}
+
+// --- everything together ---
+
+void Fleet::save() {
+  Desired desired;
+  std::vector<std::int64_t> pids;
+  for (const auto& [name, seats] : pools_) {
+    const config::Pool* pool = config_.find_pool(name);
+    DesiredPool& to = desired[name];
+    to.configured = pool->replicas;
+    for (const auto& [slot, seat] : seats) {
+      to.slots.push_back({slot, seat->now.epoch, seat->now.name});
+      if (seat->now.pid != 0) pids.push_back(seat->now.pid);
+    }
+  }
+  for (const SeatPtr& seat : leaving_) pids.push_back(seat->now.pid);
+  state_.save(desired);
+  state_.save_children(pids);
+}
+
+Async<void> Fleet::stop() {
+  stopping_ = true;
+  for (auto& [name, seats] : pools_) {
+    for (auto& [slot, seat] : seats) {
+      seat->leaving = seat->at_once = true;
+      seat->changed.notify();
+    }
+  }
+  news_.notify();
+  // Not cancelled: each fiber sees its process to the end.
+  co_await scope_.join();
+}
+
+}  // namespace ringmaster::supervise

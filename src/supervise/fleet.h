@@ -1,0 +1,110 @@
+// The master's side of all replicas: which slots there are, and the life of what sits in each.
+//
+//                 ┌────────────── died: the next epoch, with a new random name ─────────────┐
+//                 ▼                                                                          │
+//   starting ─▶ running ──────────────────────────────────────────────────────────────▶ (its end) ──▶ backing_off
+//                 │ remove()                                                                 ▲           (too many
+//                 └─▶ draining: unrouted by the engine ─▶ nothing in flight ─▶ SIGTERM ─▶ grace ─▶ SIGKILL   early deaths)
+//
+// Each seat has a fiber, keep(), that reads like the picture. The fleet tells the engine every change and learns from it
+// what is healthy and which changes its workers follow. One thread, the master's.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+
+#include "config/config.h"
+#include "link/messages.h"
+#include "supervise/runtime.h"
+#include "supervise/state_file.h"
+
+namespace ringmaster::supervise {
+
+class Fleet {
+ public:
+  // How the fleet reaches the engine, if there is one.
+  struct Engine {
+    std::function<void(std::uint64_t generation, const link::ReplicaState&)> changed;
+    std::function<std::uint32_t(std::uint32_t cell)> in_flight;  // over all live engines
+  };
+
+  Fleet(io::Loop& loop, const config::Config& config, Runtime& runtime, StateFile& state, Engine engine);
+  ~Fleet();
+
+  // Seats everybody: as configured, or as the last master left it.
+  void start();
+
+  // The two changes of membership, one at a time; others wait their turn. The outcome's detail is for the caller; what
+  // was refused has changed nothing.
+  io::Async<link::Outcome> add(std::string pool, std::int64_t count, std::vector<std::string> names);
+  io::Async<link::Outcome> remove(std::string pool, std::int64_t count, std::vector<std::string> names);
+
+  // From the engine.
+  void health(const link::Health& report);
+  void seen(std::uint64_t generation);
+  void engine_lost() { seen_ = 0; }
+
+  link::Snapshot snapshot() const;
+
+  // Ends all replicas (SIGTERM, grace, SIGKILL). The engine must have stopped.
+  io::Async<void> stop();
+
+ private:
+  struct Seat {
+    const config::Pool* pool;
+    link::ReplicaState now;
+    bool leaving = false;
+    bool at_once = false;  // leave without waiting for the engine
+    io::Signal changed;    // health, or leaving
+    base::Time ready_since = base::kNever;
+    base::Time unhealthy_since = base::kNever;
+    unsigned early_deaths = 0;
+    base::Duration back_off{};
+    std::string complaint;  // why it could not be started, as last logged
+  };
+  using SeatPtr = std::shared_ptr<Seat>;
+  using Seats = std::map<std::uint32_t, SeatPtr>;
+
+  SeatPtr seat(const config::Pool& pool, std::uint32_t slot, std::string name);
+  std::uint64_t take_epoch(const std::string& pool, std::uint32_t slot) { return ++epochs_[{pool, slot}]; }
+  io::Async<void> keep(SeatPtr seat);
+  io::Async<bool> run(Seat& seat);  // true: it ended by itself
+  io::Async<bool> until_unwanted(Seat& seat);
+  io::Async<void> drain(Seat& seat, Running& running);
+  io::Async<void> end(Seat& seat, Running& running);
+  io::Async<void> rest(Seat& seat, base::Duration pause);
+  base::Duration next_epoch(Seat& seat);
+  bool launch(Seat& seat, std::unique_ptr<Running>& running);
+
+  io::Async<void> await_turn();
+  io::Async<std::string> await_ready(const std::vector<SeatPtr>& seats, base::Duration time_max);
+  link::Outcome refuse(base::Code code, std::string detail) const;
+  link::Outcome done(const Seats& seats) const;
+  base::Result<void> check_names(const Seats& seats, const std::vector<std::string>& names, bool must_exist) const;
+  std::string free_name(const Seats& seats);
+  void announce(Seat& seat, link::State state);
+  void leave(const SeatPtr& seat);
+  void save();
+  std::uint32_t take_cell();
+
+  io::Loop& loop_;
+  const config::Config& config_;
+  Runtime& runtime_;
+  StateFile& state_;
+  Engine engine_;
+  std::map<std::string, Seats, std::less<>> pools_;
+  std::vector<SeatPtr> leaving_;
+  std::vector<bool> cells_;
+  // Epochs count on over everything that ever sat in a slot, so that no socket's path is ever used twice.
+  std::map<std::pair<std::string, std::uint32_t>, std::uint64_t> epochs_;
+  std::uint64_t generation_ = 0;
+  std::uint64_t seen_ = 0;  // 0: no engine follows
+  io::Signal news_;         // a generation was seen, or a seat became ready
+  bool changing_ = false;   // an add() or remove() is under way
+  io::Signal turn_;
+  bool stopping_ = false;
+  io::Scope scope_;
+};
+
+}  // namespace ringmaster::supervise

@@ -1,0 +1,154 @@
+// Fleet's changes of membership: add and remove, with the answers that the classic API gives for bad input.
+#include <algorithm>
+#include <set>
+
+#include "base/log.h"
+#include "base/names.h"
+#include "supervise/fleet.h"
+
+namespace ringmaster::supervise {
+
+using base::Code;
+using base::Duration;
+using base::Result;
+using io::Async;
+using link::Outcome;
+
+Outcome Fleet::refuse(Code code, std::string detail) const { return {0, code, std::move(detail), {}}; }
+
+Outcome Fleet::done(const Seats& seats) const {
+  Outcome outcome;
+  for (const auto& [slot, seat] : seats) outcome.names.push_back(seat->now.name);
+  return outcome;
+}
+
+Async<void> Fleet::await_turn() {
+  while (changing_) {
+    const Code woken = co_await turn_.wait(loop_);
+    if (woken == Code::cancelled) co_return;
+  }
+  changing_ = true;
+}
+
+std::string Fleet::free_name(const Seats& seats) {
+  while (true) {
+    std::string name = base::random_replica_name(loop_.random());
+    if (std::ranges::none_of(seats, [&](const auto& entry) { return entry.second->now.name == name; })) return name;
+  }
+}
+
+Result<void> Fleet::check_names(const Seats& seats, const std::vector<std::string>& names, bool must_exist) const {
+  std::set<std::string> seen;
+  for (const std::string& name : names) {
+    const std::string shown = "'" + base::log::printable(name, 80) + "'";
+    const bool exists = std::ranges::any_of(seats, [&](const auto& entry) { return entry.second->now.name == name; });
+    if (!base::is_replica_name(name)) {
+      return base::fail(Code::invalid, shown + " is not a valid hostname: letters, digits, ' _.-', at most 63, a letter or digit first");
+    }
+    if (!seen.insert(name).second) return base::fail(Code::invalid, "the hostname " + shown + " is given twice");
+    if (must_exist && !exists) return base::fail(Code::not_found, "there is no server " + shown);
+    if (!must_exist && exists) return base::fail(Code::exists, "the hostname " + shown + " is taken");
+  }
+  return {};
+}
+
+// Waits until all are ready; the names of those that are not in time, separated by commas.
+Async<std::string> Fleet::await_ready(const std::vector<SeatPtr>& seats, Duration time_max) {
+  const base::Time deadline = loop_.now() + time_max;
+  while (true) {
+    std::string missing;
+    for (const SeatPtr& seat : seats) {
+      if (!seat->now.healthy) missing += (missing.empty() ? "" : ", ") + seat->now.name;
+    }
+    if (missing.empty() || stopping_) co_return missing;
+    const Code woken = co_await news_.wait(loop_, deadline);
+    if (woken != Code::ok) co_return missing;
+  }
+}
+
+void Fleet::leave(const SeatPtr& seat) {
+  pools_[seat->now.pool].erase(seat->now.slot);
+  leaving_.push_back(seat);
+  seat->leaving = true;
+  seat->changed.notify();
+}
+
+Async<Outcome> Fleet::add(std::string pool_name, std::int64_t count, std::vector<std::string> names) {
+  const config::Pool* pool = config_.find_pool(pool_name);
+  if (pool == nullptr) co_return refuse(Code::not_found, "there is no pool '" + pool_name + "'");
+  co_await await_turn();
+  Seats& seats = pools_[pool_name];
+  const auto finish = [this](Outcome outcome) {
+    changing_ = false;
+    turn_.notify();
+    return outcome;
+  };
+  if (stopping_) co_return finish(refuse(Code::unavailable, "Ringmaster is stopping"));
+  const std::uint64_t total = seats.size() + static_cast<std::uint64_t>(std::max<std::int64_t>(count, 0));
+  if (count < 1) co_return finish(refuse(Code::invalid, "n must be a whole number, 1 or more"));
+  if (count > pool->replicas_max || total > pool->replicas_max) {
+    co_return finish(refuse(Code::too_large, "there can be at most " + std::to_string(pool->replicas_max) + " servers; there are " + std::to_string(seats.size())));
+  }
+  if (pool->policy == balance::Policy::ring && total * pool->ring.virtual_servers > pool->ring.slots) {
+    co_return finish(refuse(Code::too_large, std::to_string(total) + " servers with " + std::to_string(pool->ring.virtual_servers) +
+                                                 " virtual servers each do not fit the ring of " + std::to_string(pool->ring.slots) + " slots"));
+  }
+  if (names.size() > static_cast<std::size_t>(count)) {
+    co_return finish(refuse(Code::invalid, "Length of hostname list is more than newly added instances"));
+  }
+  if (const auto checked = check_names(seats, names, false); !checked) co_return finish(refuse(checked.error().code, checked.error().detail));
+
+  std::vector<SeatPtr> added;
+  for (std::uint32_t slot = 1; added.size() < static_cast<std::size_t>(count); ++slot) {
+    if (seats.contains(slot)) continue;
+    const std::string name = added.size() < names.size() ? names[added.size()] : free_name(seats);
+    added.push_back(seats[slot] = seat(*pool, slot, name));
+    scope_.spawn(keep(added.back()));
+  }
+  const std::string missing = co_await await_ready(added, pool->ready_timeout);
+  if (!missing.empty()) {
+    for (const SeatPtr& seat : added) leave(seat);
+    save();
+    co_return finish(refuse(Code::timeout, std::to_string(count) + " servers were to be added, but did not become ready: " + missing));
+  }
+  save();
+  co_return finish(done(seats));
+}
+
+Async<Outcome> Fleet::remove(std::string pool_name, std::int64_t count, std::vector<std::string> names) {
+  const config::Pool* pool = config_.find_pool(pool_name);
+  if (pool == nullptr) co_return refuse(Code::not_found, "there is no pool '" + pool_name + "'");
+  co_await await_turn();
+  Seats& seats = pools_[pool_name];
+  const auto finish = [this](Outcome outcome) {
+    changing_ = false;
+    turn_.notify();
+    return outcome;
+  };
+  if (stopping_) co_return finish(refuse(Code::unavailable, "Ringmaster is stopping"));
+  if (count < 1) co_return finish(refuse(Code::invalid, "n must be a whole number, 1 or more"));
+  if (static_cast<std::uint64_t>(count) > seats.size()) {
+    co_return finish(refuse(Code::too_large, "there are only " + std::to_string(seats.size()) + " servers to remove"));
+  }
+  if (names.size() > static_cast<std::size_t>(count)) {
+    co_return finish(refuse(Code::invalid, "Length of hostname list is more than removable instances"));
+  }
+  if (const auto checked = check_names(seats, names, true); !checked) co_return finish(refuse(checked.error().code, checked.error().detail));
+
+  std::vector<SeatPtr> named;
+  std::vector<SeatPtr> others;
+  for (const auto& [slot, seat] : seats) {
+    const bool chosen = std::ranges::find(names, seat->now.name) != names.end();
+    (chosen ? named : others).push_back(seat);
+  }
+  while (named.size() < static_cast<std::size_t>(count)) {
+    const auto chosen = others.begin() + loop_.random().below(static_cast<std::uint32_t>(others.size()));
+    named.push_back(*chosen);
+    others.erase(chosen);
+  }
+  for (const SeatPtr& seat : named) leave(seat);
+  save();
+  co_return finish(done(seats));
+}
+
+}  // namespace ringmaster::supervise

@@ -1,0 +1,111 @@
+#include "supervise/process_runtime.h"
+
+#include <csignal>
+#include <cstdlib>
+
+#include "base/log.h"
+#include "base/names.h"
+#include "io/process.h"
+
+namespace ringmaster::supervise {
+
+using base::Endpoint;
+using base::Result;
+using io::Async;
+
+namespace {
+
+class RunningProcess final : public Running {
+ public:
+  RunningProcess(io::Loop& loop, io::Child child, const std::string& name, std::string socket_path)
+      : loop_(loop), process_(loop, std::move(child)), socket_path_(std::move(socket_path)) {
+    // In the root scope: its children may go on writing after it has ended.
+    loop.root().spawn(io::read_lines(loop, process_.take_output(), [name](std::string_view line) {
+      base::log::info("[{}] {}", name, base::log::printable(line, 4096));
+    }));
+  }
+  ~RunningProcess() override {
+    if (!socket_path_.empty()) loop_.system().remove_file(socket_path_);
+  }
+
+  std::int64_t pid() const override { return process_.pid(); }
+  Async<Result<std::string>> wait(base::Time deadline) override {
+    const auto status = co_await process_.wait(deadline);
+    if (!status) co_return std::unexpected(status.error());
+    co_return io::to_string(*status);
+  }
+  void terminate() override { process_.signal(SIGTERM); }
+  void kill() override { process_.signal(SIGKILL); }
+
+ private:
+  io::Loop& loop_;
+  io::Process process_;
+  std::string socket_path_;
+};
+
+}  // namespace
+
+ProcessRuntime::ProcessRuntime(io::Loop& loop, std::string run_dir)
+    : loop_(loop), run_dir_(std::move(run_dir)), own_executable_(loop.system().own_executable()) {}
+
+Result<Endpoint> ProcessRuntime::endpoint_for(const config::Pool& pool, std::uint32_t slot, std::uint64_t epoch) {
+  if (pool.on_unix_socket()) {
+    return Endpoint::unix_socket(run_dir_ + "/" + pool.name + "." + std::to_string(slot) + "." + std::to_string(epoch) + ".sock");
+  }
+  // A port that is free now. Somebody may take it before the replica does; then the replica fails and the next epoch
+  // has another one.
+  const auto probe = loop_.system().listen(Endpoint::loopback(0), {.backlog = 1});
+  if (!probe) return std::unexpected(probe.error());
+  return loop_.system().local_endpoint(probe->fd());
+}
+
+std::vector<std::string> ProcessRuntime::command_of(const Launch& launch) const {
+  std::vector<std::string> command;
+  for (std::string word : launch.pool.command) {
+    word = base::replace_all(word, "{ringmaster}", own_executable_);
+    word = base::replace_all(word, "{socket}", launch.endpoint.path);
+    word = base::replace_all(word, "{port}", std::to_string(launch.endpoint.port));
+    word = base::replace_all(word, "{slot}", std::to_string(launch.slot));
+    word = base::replace_all(word, "{name}", launch.name);
+    command.push_back(std::move(word));
+  }
+  return command;
+}
+
+// A replica sees what the configuration gives it and a few harmless variables of ours, never all of the master's: those
+// may hold secrets.
+std::vector<std::string> ProcessRuntime::environment_of(const Launch& launch) {
+  std::vector<std::string> environment;
+  for (const char* name : {"PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS"}) {
+    if (const char* value = std::getenv(name)) environment.push_back(std::string(name) + "=" + value);  // NOLINT(concurrency-mt-unsafe)
+  }
+  environment.push_back("SERVER_ID=" + std::to_string(launch.slot));
+  environment.push_back("SERVER_NAME=" + launch.name);
+  if (launch.endpoint.port != 0) environment.push_back("PORT=" + std::to_string(launch.endpoint.port));
+  environment.insert(environment.end(), launch.pool.environment.begin(), launch.pool.environment.end());
+  return environment;
+}
+
+Result<std::unique_ptr<Running>> ProcessRuntime::start(const Launch& launch) {
+  io::SpawnRequest request;
+  request.argv = command_of(launch);
+  request.environment = environment_of(launch);
+  request.directory = launch.pool.directory;
+  for (const config::Limit& limit : launch.pool.limits) request.limits.push_back({limit.resource, limit.value});
+  if (!launch.endpoint.path.empty()) loop_.system().remove_file(launch.endpoint.path);
+  io::Handle listening;
+  if (launch.pool.listen_fds) {
+    auto made = loop_.system().listen(launch.endpoint, {});
+    if (!made) return std::unexpected(made.error());
+    listening = std::move(*made);
+    request.inherited = {listening.fd()};
+    request.listen_fds = true;
+  }
+  auto child = loop_.system().spawn(request);
+  if (!child) return std::unexpected(child.error());
+  // Our copy of the listening socket ends here: it belongs to this epoch and dies with it, and what waits in its backlog
+  // is reset at once instead of waiting for somebody who is gone.
+  return std::make_unique<RunningProcess>(loop_, std::move(*child), launch.name, launch.endpoint.path);
+}
+
+}  // namespace ringmaster::supervise

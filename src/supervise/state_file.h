@@ -1,0 +1,54 @@
+// What survives the master: the desired set (which slots there are and what they are called, as /add and /rm left it),
+// and the processes that run, so that the next master can end those that the last one could not.
+//
+//   <state_dir>/lock          held while a master lives: one master per state directory
+//   <state_dir>/desired.json  replaced as a whole, and synced
+//   <state_dir>/children.json replaced as a whole; only matters until the next boot, so not synced
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "io/system.h"
+
+namespace ringmaster::supervise {
+
+struct DesiredSlot {
+  std::uint32_t slot = 0;
+  std::uint64_t epoch = 0;
+  std::string name;
+};
+
+struct DesiredPool {
+  std::uint32_t configured = 0;  // `replicas` of the configuration when this was written
+  std::vector<DesiredSlot> slots;
+};
+using Desired = std::map<std::string, DesiredPool>;
+
+class StateFile {
+ public:
+  // Makes the directory and takes the lock. Errors: another master has it; it cannot be written.
+  static base::Result<StateFile> open(io::System& system, const std::string& directory);
+
+  // Empty when there is none, or when it cannot be read (which is logged, and the file set aside).
+  Desired load();
+  // False, after one line in the log, when it could not be written: the disk is full, say. What runs goes on.
+  bool save(const Desired& desired);
+
+  void save_children(const std::vector<std::int64_t>& pids);
+  // Ends what an earlier master left running. Returns how many there were.
+  unsigned kill_leftovers();
+
+  const std::string& directory() const { return directory_; }
+
+ private:
+  StateFile(io::System& system, std::string directory, io::Handle lock)
+      : system_(&system), directory_(std::move(directory)), lock_(std::move(lock)) {}
+  io::System* system_;
+  std::string directory_;
+  io::Handle lock_;
+  bool failing_ = false;
+};
+
+}  // namespace ringmaster::supervise
