@@ -1,0 +1,197 @@
+#include "admin/api_v1.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "admin/change_request.h"
+
+namespace ringmaster::admin {
+
+using balance::Phase;
+using base::Code;
+using http::Method;
+using io::Async;
+using nlohmann::json;
+using Act = link::Command::Act;
+
+static std::string dump(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace) + "\n"; }
+
+ApiV1::ApiV1(const config::Config& config, const proxy::Registry& registry, Operations& operations, About about)
+    : config_(config), registry_(registry), operations_(operations), about_(std::move(about)) {}
+
+wire::Handler::ErrorPage ApiV1::error_page(unsigned status, std::string_view why) const {
+  return {"application/problem+json",
+          dump({{"type", "about:blank"}, {"title", http::reason_phrase(status)}, {"status", status}, {"detail", why}})};
+}
+
+static bool is_local_host(std::string_view authority) {
+  const std::size_t end = authority.starts_with('[') ? authority.find(']') + 1 : authority.find(':');
+  const std::string_view host = authority.substr(0, end);
+  return host == "127.0.0.1" || host == "localhost" || host == "[::1]";
+}
+
+Async<void> ApiV1::handle(wire::Exchange& exchange) {
+  const http::RequestHead& head = exchange.request();
+  if (head.fields.find(http::FieldId::origin) != nullptr) {
+    co_await wire::reply_error(exchange, *this, 403, "requests from web pages (with an Origin) are refused");
+  } else if (!is_local_host(head.authority)) {
+    co_await wire::reply_error(exchange, *this, 403, "the Host must be localhost, 127.0.0.1 or [::1]");
+  } else if (head.method == Method::get || head.method == Method::head) {
+    co_await read(exchange, exchange.path());
+  } else {
+    co_await write(exchange, exchange.path());
+  }
+}
+
+Async<void> ApiV1::reply(wire::Exchange& exchange, const json& value, unsigned status) {
+  co_await exchange.reply(status, "application/json", dump(value));
+}
+
+Async<void> ApiV1::read(wire::Exchange& exchange, std::string_view path) {
+  static constexpr std::string_view kPool = "/v1/pools/";
+  if (path == "/healthz") {
+    const json value = {{"status", "ok"}};
+    co_await reply(exchange, value);
+  } else if (path == "/readyz") {
+    const bool ready = all_pools_serve();
+    const json value = {{"status", ready ? "ready" : "not ready"}};
+    co_await reply(exchange, value, ready ? 200 : 503);
+  } else if (path == "/v1/status") {
+    co_await reply(exchange, status(exchange.loop().now()));
+  } else if (path == "/v1/pools") {
+    json pools = json::array();
+    for (const config::Pool& settings : config_.pools) pools.push_back(pool(settings, false));
+    const json value = {{"pools", pools}};
+    co_await reply(exchange, value);
+  } else if (path.starts_with(kPool) && config_.find_pool(path.substr(kPool.size())) != nullptr) {
+    co_await reply(exchange, pool(*config_.find_pool(path.substr(kPool.size())), true));
+  } else {
+    co_await wire::reply_error(exchange, *this, 404, "there is nothing at '" + std::string(path) + "'");
+  }
+}
+
+Async<void> ApiV1::write(wire::Exchange& exchange, std::string_view path) {
+  static constexpr std::string_view kPool = "/v1/pools/";
+  static constexpr std::string_view kReplicas = "/replicas";
+  const Method method = exchange.request().method;
+  if (path == "/v1/stop" && method == Method::post) {
+    link::Command command;
+    command.act = Act::stop;
+    const link::Outcome outcome = co_await operations_.execute(command);
+    const json value = {{"status", outcome.code == Code::ok ? "stopping" : outcome.detail}};
+    co_await reply(exchange, value, 202);
+  } else if (path.starts_with(kPool) && path.ends_with(kReplicas) && path.size() > kPool.size() + kReplicas.size()) {
+    if (method == Method::post || method == Method::delete_) {
+      co_await change_pool(exchange, path.substr(kPool.size(), path.size() - kPool.size() - kReplicas.size()));
+    } else {
+      co_await wire::reply_error(exchange, *this, 405, "this takes POST and DELETE", "Allow: POST, DELETE\r\n");
+    }
+  } else {
+    co_await wire::reply_error(exchange, *this, 404, "there is nothing to do at '" + std::string(path) + "'");
+  }
+}
+
+static unsigned status_of(Code code) {
+  switch (code) {
+    case Code::not_found: return 404;
+    case Code::exists:
+    case Code::too_large: return 409;
+    case Code::timeout: return 504;
+    case Code::unavailable: return 503;
+    default: return 400;
+  }
+}
+
+Async<void> ApiV1::change_pool(wire::Exchange& exchange, std::string_view pool_name) {
+  const http::Field* type = exchange.request().fields.find(http::FieldId::content_type);
+  if (type == nullptr || !type->value.starts_with("application/json")) {
+    co_await wire::reply_error(exchange, *this, 415, "the body must be sent as Content-Type: application/json");
+    co_return;
+  }
+  const auto body = co_await exchange.read_whole_body(kChangeBytesMax);
+  if (!body) {
+    co_await wire::reply_error(exchange, *this, body.error().code == Code::too_large ? 413 : 400, base::describe(body.error()));
+    co_return;
+  }
+  auto command = parse_change(*body, "names");
+  if (!command) {
+    co_await wire::reply_error(exchange, *this, 400, command.error().detail);
+    co_return;
+  }
+  command->act = exchange.request().method == Method::post ? Act::add : Act::remove;
+  command->pool = pool_name;
+  const link::Outcome outcome = co_await operations_.execute(*command);
+  if (outcome.code != Code::ok) {
+    co_await wire::reply_error(exchange, *this, status_of(outcome.code), outcome.detail);
+    co_return;
+  }
+  const json value = {{"pool", pool_name}, {"n", outcome.names.size()}, {"names", outcome.names}};
+  co_await reply(exchange, value);
+}
+
+bool ApiV1::all_pools_serve() const {
+  return std::ranges::all_of(config_.pools, [&](const config::Pool& settings) {
+    const auto replicas = registry_.replicas(settings.name);
+    return replicas.empty() || std::ranges::any_of(replicas, [](const auto& replica) { return replica->ready(); });
+  });
+}
+
+json ApiV1::status(base::Time now) const {
+  json pools = json::array();
+  for (const config::Pool& settings : config_.pools) pools.push_back(pool(settings, false));
+  json listeners = json::array();
+  for (const config::Listener& listener : config_.listeners) {
+    listeners.push_back({{"address", base::to_string(listener.address)}, {"pool", listener.pool}, {"classic", listener.classic}});
+  }
+  return {{"version", about_.version},
+          {"engine", {{"number", about_.engine}, {"pid", about_.pid}, {"workers", about_.workers},
+                      {"uptime_s", std::chrono::duration_cast<std::chrono::seconds>(now - about_.started).count()}}},
+          {"listeners", listeners},
+          {"pools", pools}};
+}
+
+static std::string_view policy_name(balance::Policy policy) {
+  switch (policy) {
+    case balance::Policy::rendezvous: return "rendezvous";
+    case balance::Policy::ring: return "ring";
+    case balance::Policy::least_requests: return "least_requests";
+    case balance::Policy::round_robin: return "round_robin";
+  }
+  return "";
+}
+
+json ApiV1::pool(const config::Pool& settings, bool with_ring) const {
+  json replicas = json::array();
+  unsigned ready = 0;
+  for (const auto& replica : registry_.replicas(settings.name)) {
+    ready += replica->ready() ? 1 : 0;
+    replicas.push_back({{"slot", replica->slot},
+                        {"name", replica->name},
+                        {"state", balance::name(replica->phase.load())},
+                        {"epoch", replica->epoch},
+                        {"pid", replica->pid},
+                        {"endpoint", base::to_string(replica->endpoint)},
+                        {"in_flight", replica->in_flight()},
+                        {"requests", replica->cell->requests.load(std::memory_order_relaxed)},
+                        {"failures", replica->cell->failures.load(std::memory_order_relaxed)}});
+  }
+  json result = {{"name", settings.name}, {"policy", policy_name(settings.policy)}, {"ready", ready}, {"replicas", replicas}};
+  if (with_ring && settings.policy == balance::Policy::ring) result["ring"] = ring(settings);
+  return result;
+}
+
+// Every occupied slot of the ring, clockwise, with the virtual servers' classic names.
+json ApiV1::ring(const config::Pool& settings) const {
+  const auto view = registry_.view();
+  const balance::PoolView* pool = view->find(settings.name);
+  json layout = json::array();
+  for (std::uint32_t slot = 0; slot < pool->ring.slots(); ++slot) {
+    const std::uint32_t owner = pool->ring.owner(slot);
+    if (owner == balance::Ring::kNobody) continue;
+    const balance::Replica& replica = *pool->replicas[owner];
+    layout.push_back({{"slot", slot}, {"server", replica.slot}, {"virtual", replica.name + "_VN" + std::to_string(pool->ring.virtual_number(slot))}});
+  }
+  return {{"slots", settings.ring.slots}, {"virtual_servers", settings.ring.virtual_servers}, {"layout", layout}};
+}
+
+}  // namespace ringmaster::admin

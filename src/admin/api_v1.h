@@ -1,0 +1,52 @@
+// The admin API, on an address of its own: health of the program, what there is, and changes. Errors are problem details
+// (RFC 9457). Runs on the engine's control loop.
+//
+//   GET /healthz  /readyz  /v1/status  /v1/pools  /v1/pools/{pool}
+//   POST|DELETE /v1/pools/{pool}/replicas   {"n": 1, "names": ["S5"]}
+//   POST /v1/stop
+//
+// Who reaches a loopback address can stop servers, and a web page can make a browser reach it: so a request with an
+// Origin is refused, the Host must be a name of this machine, and bodies must say that they are JSON.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "admin/operations.h"
+#include "config/config.h"
+#include "proxy/registry.h"
+#include "wire/server.h"
+
+namespace ringmaster::admin {
+
+class ApiV1 final : public wire::Handler {
+ public:
+  struct About {
+    std::string version;
+    std::uint64_t engine = 0;  // its number
+    std::int64_t pid = 0;
+    unsigned workers = 0;
+    base::Time started{};
+  };
+
+  ApiV1(const config::Config& config, const proxy::Registry& registry, Operations& operations, About about);
+
+  io::Async<void> handle(wire::Exchange& exchange) override;
+  ErrorPage error_page(unsigned status, std::string_view why) const override;
+
+ private:
+  io::Async<void> read(wire::Exchange& exchange, std::string_view path);
+  io::Async<void> write(wire::Exchange& exchange, std::string_view path);
+  io::Async<void> change_pool(wire::Exchange& exchange, std::string_view pool);
+  io::Async<void> reply(wire::Exchange& exchange, const nlohmann::json& value, unsigned status = 200);
+  nlohmann::json status(base::Time now) const;
+  nlohmann::json pool(const config::Pool& settings, bool with_ring) const;
+  nlohmann::json ring(const config::Pool& settings) const;
+  bool all_pools_serve() const;
+
+  const config::Config& config_;
+  const proxy::Registry& registry_;
+  Operations& operations_;
+  About about_;
+};
+
+}  // namespace ringmaster::admin

@@ -1,0 +1,31 @@
+#include "admin/change_request.h"
+
+#include <nlohmann/json.hpp>
+
+namespace ringmaster::admin {
+
+using base::Code;
+using nlohmann::json;
+
+base::Result<link::Command> parse_change(std::string_view text, std::string_view names_key) {
+  const json body = json::parse(text, nullptr, false);
+  if (body.is_discarded()) return base::fail(Code::invalid, "the body is not JSON");
+  if (!body.is_object()) return base::fail(Code::invalid, "the body must be a JSON object such as {\"n\":1}");
+  link::Command command;
+  const auto n = body.find("n");
+  if (n == body.end()) return base::fail(Code::invalid, "n is missing");
+  if (!n->is_number_integer() || (!n->is_number_unsigned() && n->get<std::int64_t>() < 1) || *n == 0) {
+    return base::fail(Code::invalid, "n must be a whole number, 1 or more");
+  }
+  command.count = static_cast<std::int64_t>(std::min<std::uint64_t>(n->get<std::uint64_t>(), INT64_MAX));
+  const auto names = body.find(names_key);
+  if (names == body.end() || names->is_null()) return command;
+  if (!names->is_array()) return base::fail(Code::invalid, std::string(names_key) + " must be a list of names");
+  for (const json& name : *names) {
+    if (!name.is_string()) return base::fail(Code::invalid, "every one of " + std::string(names_key) + " must be text");
+    command.names.push_back(name.get<std::string>());
+  }
+  return command;
+}
+
+}  // namespace ringmaster::admin

@@ -1,0 +1,120 @@
+#include "admin/classic_api.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "admin/change_request.h"
+#include "base/log.h"
+
+namespace ringmaster::admin {
+
+using base::Code;
+using http::Method;
+using io::Async;
+using nlohmann::json;
+using Act = link::Command::Act;
+
+static constexpr std::string_view kJson = "application/json";
+
+static std::string dump(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
+
+ClassicApi::ClassicApi(const config::Listener& listener, proxy::Balancer& balancer, Operations& operations)
+    : listener_(listener), balancer_(balancer), operations_(operations) {
+  forward_.pages = this;
+  // A path that the servers do not know is told in the balancer's own words (CONTRACT S1).
+  forward_.on_not_found = [this](wire::Exchange& exchange) -> Async<void> {
+    const std::string why = "'" + std::string(exchange.path()) + "' endpoint does not exist in server replicas";
+    co_await wire::reply_error(exchange, *this, 400, why);
+  };
+}
+
+wire::Handler::ErrorPage ClassicApi::error_page(unsigned, std::string_view why) const {
+  return {kJson, dump({{"message", "<Error> " + std::string(why)}, {"status", "failure"}})};
+}
+
+static std::string listing(const std::vector<std::string>& names) {
+  return dump({{"message", {{"N", names.size()}, {"replicas", names}}}, {"status", "successful"}});
+}
+
+std::vector<std::string> ClassicApi::names() const {
+  std::vector<std::string> names;
+  if (const balance::PoolView* pool = balancer_.view().find(listener_.pool)) {
+    for (const auto& replica : pool->replicas) names.push_back(replica->name);
+  }
+  return names;
+}
+
+bool ClassicApi::may_call(const wire::Exchange& exchange) const {
+  if (listener_.classic_from.empty()) return true;  // on loopback; the configuration sees to that
+  return std::ranges::any_of(listener_.classic_from, [&](const base::Network& network) { return network.contains(exchange.peer()); });
+}
+
+Async<void> ClassicApi::handle(wire::Exchange& exchange) {
+  const std::string_view path = exchange.path();
+  const bool list = path == "/rep" || path == "/get";
+  if (list) {
+    co_await call(exchange, "GET, HEAD");
+  } else if (path == "/add") {
+    co_await call(exchange, "POST");
+  } else if (path == "/rm") {
+    co_await call(exchange, "DELETE");
+  } else {
+    co_await balancer_.forward(exchange, listener_.pool, forward_);
+  }
+}
+
+static bool is_one_of(std::string_view method, std::string_view allowed) {
+  bool found = false;
+  http::for_each_element(allowed, [&](std::string_view one) { found |= one == method; });
+  return found;
+}
+
+Async<void> ClassicApi::call(wire::Exchange& exchange, std::string_view allowed) {
+  const http::RequestHead& head = exchange.request();
+  if (!may_call(exchange)) {
+    co_await wire::reply_error(exchange, *this, 403, "this address may not make changes");
+  } else if (head.fields.find(http::FieldId::origin) != nullptr) {
+    // A web page on another site could make its visitor's browser send this.
+    co_await wire::reply_error(exchange, *this, 403, "calls from web pages are refused");
+  } else if (!is_one_of(head.method_text, allowed)) {
+    const std::string extra = "Allow: " + std::string(allowed) + "\r\n";
+    co_await wire::reply_error(exchange, *this, 405, "this path takes " + std::string(allowed) + " only", extra);
+  } else if (allowed.starts_with("GET")) {
+    co_await exchange.reply(200, kJson, listing(names()));
+  } else {
+    co_await change(exchange, head.method == Method::post ? Act::add : Act::remove);
+  }
+}
+
+static unsigned status_of(Code code) {
+  switch (code) {
+    case Code::timeout: return 500;  // "did not become ready"
+    case Code::unavailable:
+    case Code::cancelled: return 503;
+    default: return 400;
+  }
+}
+
+Async<void> ClassicApi::change(wire::Exchange& exchange, Act act) {
+  const auto body = co_await exchange.read_whole_body(kChangeBytesMax);
+  if (!body) {
+    const unsigned status = body.error().code == Code::too_large ? 413 : body.error().code == Code::timeout ? 408 : 400;
+    co_await wire::reply_error(exchange, *this, status, base::describe(body.error()));
+    co_return;
+  }
+  auto command = parse_change(*body, "hostnames");
+  if (!command) {
+    co_await wire::reply_error(exchange, *this, 400, command.error().detail);
+    co_return;
+  }
+  command->act = act;
+  command->pool = listener_.pool;
+  const link::Outcome outcome = co_await operations_.execute_from(exchange.loop(), *command);
+  if (outcome.code == Code::ok) {
+    co_await exchange.reply(200, kJson, listing(outcome.names));
+  } else {
+    co_await wire::reply_error(exchange, *this, status_of(outcome.code), outcome.detail);
+  }
+}
+
+}  // namespace ringmaster::admin

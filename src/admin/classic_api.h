@@ -1,0 +1,30 @@
+// The classic API of the five teaching systems, on the traffic port: GET /rep and /get, POST /add, DELETE /rm. Everything
+// else is balanced. Runs on a worker's loop.
+#pragma once
+
+#include "admin/operations.h"
+#include "config/config.h"
+#include "proxy/balancer.h"
+
+namespace ringmaster::admin {
+
+class ClassicApi final : public wire::Handler {
+ public:
+  ClassicApi(const config::Listener& listener, proxy::Balancer& balancer, Operations& operations);
+
+  io::Async<void> handle(wire::Exchange& exchange) override;
+  ErrorPage error_page(unsigned status, std::string_view why) const override;
+
+ private:
+  bool may_call(const wire::Exchange& exchange) const;
+  io::Async<void> call(wire::Exchange& exchange, std::string_view allowed);
+  io::Async<void> change(wire::Exchange& exchange, link::Command::Act act);
+  std::vector<std::string> names() const;
+
+  const config::Listener& listener_;
+  proxy::Balancer& balancer_;
+  Operations& operations_;
+  proxy::ForwardOptions forward_;
+};
+
+}  // namespace ringmaster::admin

@@ -1,0 +1,61 @@
+#include "admin/operations.h"
+
+namespace ringmaster::admin {
+
+using base::Code;
+using io::Async;
+using link::Outcome;
+
+static constexpr std::size_t kPendingMax = 100;
+
+Operations::Operations(io::Loop& control, std::function<bool(const link::Command&)> send)
+    : control_(control), send_(std::move(send)), scope_(control) {}
+
+Async<Outcome> Operations::execute(link::Command command) {
+  command.id = next_id_++;
+  if (pending_.size() >= kPendingMax) co_return Outcome{0, Code::unavailable, "too many changes are waiting already", {}};
+  if (!send_(command)) co_return Outcome{0, Code::unavailable, "the master does not answer", {}};
+  const PendingPtr pending = pending_[command.id] = std::make_shared<Pending>();
+  while (!pending->done) {
+    const Code woken = co_await pending->signal.wait(control_);
+    if (woken == Code::cancelled) break;
+  }
+  pending_.erase(command.id);
+  if (!pending->done) co_return Outcome{0, Code::cancelled, "stopping", {}};
+  co_return pending->outcome;
+}
+
+void Operations::finished(const Outcome& outcome) {
+  const auto found = pending_.find(outcome.command);
+  if (found == pending_.end()) return;
+  found->second->outcome = outcome;
+  found->second->done = true;
+  found->second->signal.notify();
+}
+
+// The answer is shared with the asking loop, and is touched only there: it travels as a posted call.
+Async<void> Operations::run_for(io::Loop& there, PendingPtr answer, link::Command command) {
+  Outcome outcome = co_await execute(std::move(command));
+  there.post([answer, outcome = std::move(outcome)] {
+    answer->outcome = outcome;
+    answer->done = true;
+    answer->signal.notify();
+  });
+}
+
+Async<Outcome> Operations::execute_from(io::Loop& here, link::Command command) {
+  const auto answer = std::make_shared<Pending>();
+  control_.post([this, &here, answer, command] { scope_.spawn(run_for(here, answer, command)); });
+  while (!answer->done) {
+    const Code woken = co_await answer->signal.wait(here);
+    if (woken == Code::cancelled) co_return Outcome{0, Code::cancelled, "the client has left", {}};
+  }
+  co_return answer->outcome;
+}
+
+Async<void> Operations::stop() {
+  scope_.cancel();
+  co_await scope_.join();
+}
+
+}  // namespace ringmaster::admin

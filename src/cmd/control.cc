@@ -1,0 +1,111 @@
+#include "cmd/control.h"
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "base/log.h"
+#include "io/real_system.h"
+#include "wire/client.h"
+
+namespace ringmaster::cmd {
+
+using io::Async;
+using nlohmann::json;
+using namespace std::chrono_literals;
+
+namespace {
+
+// One call of the admin API: its answer as JSON, or nothing after a line to standard error.
+std::optional<json> call(const ControlOptions& options, const std::string& method, const std::string& path, const json& body) {
+  const auto endpoint = base::Endpoint::parse(options.admin);
+  if (!endpoint) {
+    std::fprintf(stderr, "ringmaster: --admin: %s\n", base::describe(endpoint.error()).c_str());
+    return std::nullopt;
+  }
+  io::RealSystem system;
+  io::Loop loop(system);
+  wire::FetchRequest request;
+  request.method = method;
+  request.target = path;
+  if (!body.is_null()) {
+    request.body = body.dump(-1, ' ', false, json::error_handler_t::replace);
+    request.headers = "Content-Type: application/json\r\n";
+  }
+  base::Result<wire::FetchResponse> response = base::fail(base::Code::internal);
+  loop.root().spawn([](io::Loop& l, const base::Endpoint& to, const wire::FetchRequest& r, base::Result<wire::FetchResponse>& out) -> Async<void> {
+    out = co_await wire::fetch(l, to, r, l.now() + 60s, 64 << 20);
+    l.stop();
+  }(loop, *endpoint, request, response));
+  loop.run();
+  if (!response) {
+    std::fprintf(stderr, "ringmaster: no answer from the admin API at %s (%s); is Ringmaster running?\n", options.admin.c_str(),
+                 base::describe(response.error()).c_str());
+    return std::nullopt;
+  }
+  json answer = json::parse(response->body, nullptr, false);
+  if (response->status >= 300 || answer.is_discarded()) {
+    const std::string detail = answer.is_object() ? answer.value("detail", "") : base::log::printable(response->body);
+    std::fprintf(stderr, "ringmaster: refused (%u): %s\n", response->status, detail.c_str());
+    return std::nullopt;
+  }
+  return answer;
+}
+
+// The pool that was named, or the only one.
+std::optional<std::string> choose_pool(const ControlOptions& options) {
+  if (!options.pool.empty()) return options.pool;
+  const auto pools = call(options, "GET", "/v1/pools", nullptr);
+  if (!pools) return std::nullopt;
+  if (pools->at("pools").size() == 1) return pools->at("pools")[0].at("name").get<std::string>();
+  std::fprintf(stderr, "ringmaster: there are several pools: name one with --pool\n");
+  return std::nullopt;
+}
+
+int change(const ControlOptions& options, const std::string& method) {
+  const auto pool = choose_pool(options);
+  if (!pool) return 1;
+  const auto answer = call(options, method, "/v1/pools/" + *pool + "/replicas", {{"n", options.count}, {"names", options.names}});
+  if (!answer) return 1;
+  std::string names;
+  for (const auto& name : answer->at("names")) names += (names.empty() ? "" : ", ") + name.get<std::string>();
+  std::printf("pool %s has %zu replicas: %s\n", pool->c_str(), answer->at("names").size(), names.c_str());
+  return 0;
+}
+
+}  // namespace
+
+int run_status(const ControlOptions& options) {
+  const auto status = call(options, "GET", "/v1/status", nullptr);
+  if (!status) return 1;
+  if (options.json) {
+    std::printf("%s\n", status->dump(2).c_str());
+    return 0;
+  }
+  const json& engine = status->at("engine");
+  std::printf("Ringmaster %s, engine %d (pid %d, %d workers), up %d s\n", status->value("version", "?").c_str(), engine.value("number", 0),
+              engine.value("pid", 0), engine.value("workers", 0), engine.value("uptime_s", 0));
+  for (const json& pool : status->at("pools")) {
+    std::printf("\npool %s, %s: %d of %zu ready\n", pool.value("name", "").c_str(), pool.value("policy", "").c_str(), pool.value("ready", 0),
+                pool.at("replicas").size());
+    std::printf("  %4s  %-24s %-12s %8s %9s %12s %9s\n", "slot", "name", "state", "pid", "in flight", "requests", "failures");
+    for (const json& replica : pool.at("replicas")) {
+      std::printf("  %4d  %-24s %-12s %8d %9d %12lld %9lld\n", replica.value("slot", 0), replica.value("name", "").c_str(),
+                  replica.value("state", "").c_str(), replica.value("pid", 0), replica.value("in_flight", 0),
+                  static_cast<long long>(replica.value("requests", 0LL)), static_cast<long long>(replica.value("failures", 0LL)));
+    }
+  }
+  return 0;
+}
+
+int run_add(const ControlOptions& options) { return change(options, "POST"); }
+int run_rm(const ControlOptions& options) { return change(options, "DELETE"); }
+
+int run_stop(const ControlOptions& options) {
+  const auto answer = call(options, "POST", "/v1/stop", json::object());
+  if (!answer) return 1;
+  std::printf("stopping\n");
+  return 0;
+}
+
+}  // namespace ringmaster::cmd

@@ -1,0 +1,24 @@
+// The commands that talk to a running Ringmaster through its admin API: status, add, rm, stop.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace ringmaster::cmd {
+
+struct ControlOptions {
+  std::string admin = "127.0.0.1:5001";
+  std::string pool;  // empty: the only one there is
+  std::int64_t count = 0;
+  std::vector<std::string> names;
+  bool json = false;
+};
+
+// Each prints its result, or one line to standard error. Exit code: 0, or 1 when it failed.
+int run_status(const ControlOptions& options);
+int run_add(const ControlOptions& options);
+int run_rm(const ControlOptions& options);
+int run_stop(const ControlOptions& options);
+
+}  // namespace ringmaster::cmd

@@ -1,0 +1,266 @@
+#include "cmd/engine.h"
+
+#include <unistd.h>
+
+#include <csignal>
+
+#include "admin/classic_api.h"
+#include "base/log.h"
+#include "cmd/version.h"
+#include "config/load.h"
+#include "io/real_system.h"
+
+namespace ringmaster::cmd {
+
+using base::Code;
+using base::Result;
+using io::Async;
+using namespace std::chrono_literals;
+
+namespace {
+
+// A listener that only balances.
+class PlainListener final : public wire::Handler {
+ public:
+  PlainListener(std::string pool, proxy::Balancer& balancer) : pool_(std::move(pool)), balancer_(balancer) { options_.pages = this; }
+  Async<void> handle(wire::Exchange& exchange) override { return balancer_.forward(exchange, pool_, options_); }
+
+ private:
+  std::string pool_;
+  proxy::Balancer& balancer_;
+  proxy::ForwardOptions options_;
+};
+
+}  // namespace
+
+wire::ServerLimits server_limits(const config::Config& config) {
+  wire::ServerLimits limits;
+  limits.head_timeout = config.timeouts.head;
+  limits.body_timeout = config.timeouts.body;
+  limits.idle_timeout = config.timeouts.idle;
+  limits.connections_max = config.connections_max;
+  return limits;
+}
+
+Engine::Engine(io::Loop& control, io::Handle link)
+    : loop_(control),
+      channel_(control, std::move(link)),
+      operations_(control, [this](const link::Command& command) { return channel_.deliver(command); }) {}
+
+Engine::~Engine() = default;
+
+Async<void> Engine::run() {
+  auto first = co_await channel_.receive();
+  if (!first) co_return;
+  const auto ready = set_up(std::move(*first));
+  if (!ready) {
+    base::log::error("cannot serve: {}", base::describe(ready.error()));
+    co_return;
+  }
+  io::Scope talking(loop_);
+  talking.spawn(channel_.pump([this] { report_all(); }));
+  channel_.send(link::Hello{});
+  base::Duration grace{};
+  while (true) {
+    const auto received = co_await channel_.receive();
+    if (!received && received.error().code == Code::invalid) {
+      base::log::error("from the master: {}", base::describe(received.error()));
+      continue;
+    }
+    if (!received) break;  // the master is gone, and so are we
+    if (std::holds_alternative<link::Drain>(received->message)) {
+      grace = 5s;
+      break;
+    }
+    on_message(received->message);
+  }
+  co_await shut_down(grace);
+  talking.cancel();
+  co_await talking.join();
+}
+
+// --- beginning ---
+
+Result<void> Engine::set_up(link::Received received) {
+  const auto* setup = std::get_if<link::Setup>(&received.message);
+  const std::size_t listeners = setup == nullptr ? 0 : std::size_t{setup->workers} * setup->listeners;
+  if (setup == nullptr || received.descriptors.size() != 3 + listeners) return base::fail(Code::invalid, "the first message is not a whole setup");
+  setup_ = *setup;
+  auto text = loop_.system().map(received.descriptors[0].fd());
+  auto counters = loop_.system().map(received.descriptors[1].fd());
+  if (!text) return std::unexpected(text.error());
+  if (!counters) return std::unexpected(counters.error());
+  if (counters->bytes < balance::kBlockBytes) return base::fail(Code::invalid, "the counters' block is too small");
+  counters_ = std::move(*counters);
+  auto parsed = config::parse(setup->config_file, std::string(text->text()));
+  if (const auto* faults = std::get_if<std::vector<config::Fault>>(&parsed)) {
+    return base::fail(Code::invalid, config::to_string(setup->config_file, *faults));
+  }
+  config_ = std::move(std::get<config::Config>(parsed));
+
+  prober_ = std::make_unique<probe::Prober>(loop_, [this](const auto& replica, bool ready) { report(replica, ready); });
+  registry_ = std::make_unique<proxy::Registry>(config_, static_cast<balance::Cell*>(counters_.memory.get()), registry_listener());
+  start_admin(std::move(received.descriptors[2]));
+  auto next = received.descriptors.begin() + 3;
+  for (std::uint32_t i = 0; i < setup_.workers; ++i, next += setup_.listeners) {
+    start_worker({std::make_move_iterator(next), std::make_move_iterator(next + setup_.listeners)});
+  }
+  return {};
+}
+
+void Engine::start_worker(std::vector<io::Handle> listeners) {
+  Worker& worker = *workers_.emplace_back(std::make_unique<Worker>());
+  worker.thread = loop_.system().start_loop();
+  std::vector<int> descriptors;
+  for (io::Handle& listener : listeners) descriptors.push_back(listener.release());
+  worker.thread->loop().post([this, &worker, descriptors] {
+    io::Loop& loop = worker.thread->loop();
+    worker.balancer = std::make_unique<proxy::Balancer>(loop, config_, [this](const auto& replica) {
+      loop_.post([this, replica] { suspect(replica); });
+    });
+    for (std::size_t i = 0; i < descriptors.size(); ++i) {
+      const config::Listener& listener = config_.listeners[i];
+      if (listener.classic) {
+        worker.handlers.push_back(std::make_unique<admin::ClassicApi>(listener, *worker.balancer, operations_));
+      } else {
+        worker.handlers.push_back(std::make_unique<PlainListener>(listener.pool, *worker.balancer));
+      }
+      worker.servers.push_back(std::make_unique<wire::Server>(loop, *worker.handlers.back(), server_limits(config_)));
+      worker.servers.back()->listen(loop.system().adopt(descriptors[i]));
+    }
+  });
+}
+
+void Engine::start_admin(io::Handle listener) {
+  api_ = std::make_unique<admin::ApiV1>(config_, *registry_, operations_,
+                                        admin::ApiV1::About{kVersion, setup_.engine, ::getpid(), setup_.workers, loop_.now()});
+  admin_server_ = std::make_unique<wire::Server>(loop_, *api_, server_limits(config_));
+  admin_server_->listen(std::move(listener));
+}
+
+// --- following the master ---
+
+proxy::Registry::Listener Engine::registry_listener() {
+  using Record = proxy::Registry::Record;
+  return {
+      .appeared = [this](const Record& replica) { prober_->watch(replica, config_.find_pool(replica->pool)->health); },
+      .left = [this](const Record& replica) { prober_->forget(replica); },
+      .exited = [this](const Record& replica) { for_each_worker([replica](Worker& worker) { worker.balancer->exited(replica); }); },
+  };
+}
+
+void Engine::on_message(const link::Message& message) {
+  if (const auto* snapshot = std::get_if<link::Snapshot>(&message)) {
+    registry_->apply(*snapshot);
+    stale_ = false;
+    follow(snapshot->generation);
+  } else if (const auto* change = std::get_if<link::Change>(&message)) {
+    if (stale_) return;  // a snapshot is on its way
+    if (change->generation != generation_ + 1) {
+      stale_ = true;
+      channel_.send(link::Resync{});
+      return;
+    }
+    registry_->apply(change->replica);
+    follow(change->generation);
+  } else if (const auto* outcome = std::get_if<link::Outcome>(&message)) {
+    operations_.finished(*outcome);
+  }
+}
+
+void Engine::follow(std::uint64_t generation) {
+  generation_ = generation;
+  publish();
+}
+
+// Gives all workers the present view. Once the last has it, the master is told: from then on no request goes to a
+// replica that the view does not have.
+void Engine::publish() {
+  const std::shared_ptr<const balance::View> view = registry_->view();
+  const auto missing = std::make_shared<std::size_t>(workers_.size());  // touched on the control loop only
+  for_each_worker([this, view, missing, generation = generation_](Worker& worker) {
+    worker.balancer->adopt(view);
+    loop_.post([this, missing, generation] {
+      if (--*missing == 0) channel_.send(link::Seen{generation});
+    });
+  });
+}
+
+void Engine::for_each_worker(const std::function<void(Worker&)>& call) {
+  for (const auto& worker : workers_) {
+    worker->thread->loop().post([&worker = *worker, call] {
+      if (worker.balancer) call(worker);
+    });
+  }
+}
+
+void Engine::suspect(const proxy::Registry::Record& replica) {
+  if (prober_) prober_->suspect(replica);
+}
+
+void Engine::report(const proxy::Registry::Record& replica, bool ready) {
+  channel_.send(link::Health{replica->pool, replica->slot, replica->epoch, ready});
+  if (ready) for_each_worker([](Worker& worker) { worker.balancer->ready(); });
+}
+
+void Engine::report_all() {
+  for (const config::Pool& pool : config_.pools) {
+    for (const auto& replica : registry_->replicas(pool.name)) {
+      channel_.send(link::Health{replica->pool, replica->slot, replica->epoch, replica->ready()});
+    }
+  }
+  channel_.send(link::Seen{generation_});
+}
+
+// --- ending ---
+
+static Async<void> end_worker(Worker& worker, base::Duration grace, std::function<void()> ended) {
+  io::Loop& loop = worker.thread->loop();
+  for (const auto& server : worker.servers) co_await server->stop(loop.now() + grace);
+  // Here, on its own thread, because its connections are registered with this loop.
+  worker.servers.clear();
+  worker.handlers.clear();
+  worker.balancer.reset();
+  ended();
+}
+
+Async<void> Engine::shut_down(base::Duration grace) {
+  ending_ = static_cast<unsigned>(workers_.size());
+  for (const auto& worker : workers_) {
+    worker->thread->loop().post([this, &worker = *worker, grace] {
+      const auto ended = [this] {
+        loop_.post([this] {
+          if (--ending_ == 0) worker_ended_.notify();
+        });
+      };
+      worker.thread->loop().root().spawn(end_worker(worker, grace, ended));
+    });
+  }
+  while (ending_ > 0) co_await worker_ended_.wait(loop_);
+  for (const auto& worker : workers_) worker->thread->loop().stop();
+  workers_.clear();
+  co_await operations_.stop();
+  co_await admin_server_->stop(loop_.now() + 100ms);
+  co_await prober_->stop();
+  admin_server_.reset();
+}
+
+int run_engine() {
+  static constexpr int kLink = 3;
+  base::log::start("engine", base::log::Level::info);
+  // The terminal's Ctrl-C goes to the master, which drains us.
+  ::signal(SIGINT, SIG_IGN);
+  ::signal(SIGHUP, SIG_IGN);
+  ::signal(SIGPIPE, SIG_IGN);
+  io::RealSystem system;
+  io::Loop loop(system);
+  Engine engine(loop, system.adopt(kLink));
+  loop.root().spawn([](Engine& e, io::Loop& l) -> Async<void> {
+    co_await e.run();
+    l.stop();
+  }(engine, loop));
+  loop.run();
+  return 0;
+}
+
+}  // namespace ringmaster::cmd

@@ -1,0 +1,68 @@
+// The engine: the process that serves. It gets everything from the master over the link (configuration, listeners,
+// counters, replicas) and runs the data plane on one worker per core, and health checks and the admin API beside them.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "admin/api_v1.h"
+#include "link/channel.h"
+#include "probe/prober.h"
+#include "proxy/balancer.h"
+#include "proxy/registry.h"
+
+namespace ringmaster::cmd {
+
+// A thread of the data plane: its balancer and its listeners' servers live on its loop.
+struct Worker {
+  std::unique_ptr<io::LoopThread> thread;
+  std::unique_ptr<proxy::Balancer> balancer;
+  std::vector<std::unique_ptr<wire::Handler>> handlers;
+  std::vector<std::unique_ptr<wire::Server>> servers;
+};
+
+class Engine {
+ public:
+  Engine(io::Loop& control, io::Handle link);
+  ~Engine();
+
+  // Serves until the master says Drain, or is gone.
+  io::Async<void> run();
+
+ private:
+  base::Result<void> set_up(link::Received received);
+  void start_worker(std::vector<io::Handle> listeners);
+  void start_admin(io::Handle listener);
+  proxy::Registry::Listener registry_listener();
+  void on_message(const link::Message& message);
+  void follow(std::uint64_t generation);
+  void publish();
+  void suspect(const proxy::Registry::Record& replica);
+  void report(const proxy::Registry::Record& replica, bool ready);
+  void report_all();
+  void for_each_worker(const std::function<void(Worker&)>& call);
+  io::Async<void> shut_down(base::Duration grace);
+
+  io::Loop& loop_;
+  link::Channel channel_;
+  config::Config config_;
+  link::Setup setup_;
+  io::Mapping counters_;
+  std::unique_ptr<probe::Prober> prober_;
+  std::unique_ptr<proxy::Registry> registry_;
+  admin::Operations operations_;
+  std::unique_ptr<admin::ApiV1> api_;
+  std::unique_ptr<wire::Server> admin_server_;
+  std::vector<std::unique_ptr<Worker>> workers_;
+  std::uint64_t generation_ = 0;  // of the last snapshot or change
+  bool stale_ = true;             // a message was lost: only a snapshot helps
+  unsigned ending_ = 0;           // workers that still drain
+  io::Signal worker_ended_;
+};
+
+wire::ServerLimits server_limits(const config::Config& config);
+
+// The `engine` command: not for users; the master starts it with the link as descriptor 3.
+int run_engine();
+
+}  // namespace ringmaster::cmd

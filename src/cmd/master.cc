@@ -1,0 +1,158 @@
+#include "cmd/master.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "base/log.h"
+#include "cmd/version.h"
+#include "io/real_system.h"
+#include "io/stream.h"
+
+namespace ringmaster::cmd {
+
+using base::Code;
+using base::Endpoint;
+using base::Result;
+using io::Async;
+using namespace std::chrono_literals;
+
+// As many descriptors as one message over the link can carry.
+static constexpr std::uint32_t kListenersMax = 200;
+
+static std::uint32_t worker_count(const config::Config& config) {
+  const std::uint32_t wanted = config.workers != 0 ? config.workers : std::max(1U, std::thread::hardware_concurrency());
+  return std::min(wanted, std::max(1U, kListenersMax / static_cast<std::uint32_t>(config.listeners.size())));
+}
+
+Master::Master(io::Loop& loop, const config::Config& config) : loop_(loop), config_(config), workers_(worker_count(config)) {}
+
+Master::~Master() = default;
+
+Result<void> Master::start() {
+  const std::string directory = std::filesystem::absolute(config_.state_dir).lexically_normal().string();
+  auto state = supervise::StateFile::open(loop_.system(), directory);
+  if (!state) return std::unexpected(state.error());
+  state_ = std::make_unique<supervise::StateFile>(std::move(*state));
+  const std::string run_dir = directory + "/run";
+  static constexpr std::size_t kSocketNameBytes = 60;  // "/" pool "." slot "." epoch ".sock"
+  if (run_dir.size() + kSocketNameBytes > base::kUnixPathBytesMax) {
+    return base::fail(Code::invalid, "the state directory's path is too long for Unix sockets: " + directory);
+  }
+  if (auto made = loop_.system().make_directory(run_dir, 0750); !made) return std::unexpected(made.error());
+  if (const unsigned killed = state_->kill_leftovers(); killed > 0) base::log::warning("ended {} processes that an earlier master left", killed);
+  if (auto opened = open_listeners(); !opened) return opened;
+  write_addresses();
+  runtime_ = std::make_unique<supervise::ProcessRuntime>(loop_, run_dir);
+  engine_ = std::make_unique<supervise::EngineChild>(loop_, config_, handed_over_, [this] { stop(); });
+  fleet_ = std::make_unique<supervise::Fleet>(loop_, config_, *runtime_, *state_, engine_->for_fleet());
+  engine_->attach(*fleet_);
+  return {};
+}
+
+// `members` sockets on one address, of which the kernel gives each connection to one.
+Result<Endpoint> Master::open_group(const Endpoint& address, std::uint32_t members, std::vector<int>& descriptors) {
+  Endpoint at = address;
+  for (std::uint32_t i = 0; i < members; ++i) {
+    auto socket = loop_.system().listen(at, {.reuse_port = i > 0});
+    if (!socket) return std::unexpected(socket.error());
+    at = loop_.system().local_endpoint(socket->fd());
+    descriptors.push_back(socket->fd());
+    sockets_.push_back(std::move(*socket));
+  }
+  return at;
+}
+
+Result<void> Master::open_listeners() {
+  auto admin = open_group(config_.admin, 1, handed_over_.descriptors);
+  if (!admin) return std::unexpected(admin.error());
+  admin_ = *admin;
+  std::vector<std::vector<int>> groups;
+  for (const config::Listener& listener : config_.listeners) {
+    auto at = open_group(listener.address, workers_, groups.emplace_back());
+    if (!at) return std::unexpected(at.error());
+    listening_.push_back(*at);
+    base::log::info("listening on {} for pool {}{}", base::to_string(*at), listener.pool, listener.classic ? ", with the classic API" : "");
+  }
+  base::log::info("admin API on {}", base::to_string(admin_));
+  for (std::uint32_t worker = 0; worker < workers_; ++worker) {
+    for (const std::vector<int>& group : groups) handed_over_.descriptors.push_back(group[worker]);
+  }
+  handed_over_.workers = workers_;
+  handed_over_.per_worker = static_cast<std::uint32_t>(groups.size());
+  return {};
+}
+
+// For tools that have to find a Ringmaster whose ports were chosen by the system.
+void Master::write_addresses() {
+  nlohmann::json addresses = {{"admin", base::to_string(admin_)}, {"listeners", nlohmann::json::array()}};
+  for (const Endpoint& endpoint : listening_) addresses["listeners"].push_back(base::to_string(endpoint));
+  (void)loop_.system().replace_file(state_->directory() + "/addresses.json", addresses.dump() + "\n", false);
+}
+
+Async<void> Master::run() {
+  io::Scope engine(loop_);
+  engine.spawn(engine_->run());
+  fleet_->start();
+  while (!stopping_) co_await stop_wanted_.wait(loop_);
+  base::log::info("stopping");
+  co_await engine_->stop(6s);
+  co_await fleet_->stop();
+  co_await engine.join();
+  base::log::info("stopped");
+}
+
+void Master::stop() {
+  stopping_ = true;
+  stop_wanted_.notify();
+}
+
+// SIGTERM and SIGINT end it in order; the second one at once (its children die with it). SIGCHLD is not needed: ends are
+// seen by pidfd.
+static Async<void> watch_signals(io::Loop& loop, io::Handle signals, Master& master) {
+  io::Stream stream(loop, std::move(signals), Endpoint{});
+  std::array<char, 1> number{};
+  for (bool first = true;; first = false) {
+    auto read = stream.read(number, base::kNever);
+    const auto got = co_await read;
+    if (!got) co_return;
+    if (number[0] == SIGHUP) {
+      base::log::warning("the configuration is read at the start only");
+      first = true;
+      continue;
+    }
+    if (!first) ::_exit(1);
+    master.stop();
+  }
+}
+
+int run_master(const config::Config& config) {
+  base::log::start("master", base::log::Level::info);
+  io::RealSystem system;
+  static constexpr std::array kSignals = {SIGTERM, SIGINT, SIGHUP};
+  auto signals = system.signals(kSignals);
+  if (!signals) {
+    base::log::error("{}", base::describe(signals.error()));
+    return 1;
+  }
+  ::signal(SIGPIPE, SIG_IGN);
+  io::Loop loop(system);
+  Master master(loop, config);
+  if (const auto started = master.start(); !started) {
+    base::log::error("{}", base::describe(started.error()));
+    return 1;
+  }
+  loop.root().spawn(watch_signals(loop, std::move(*signals), master));
+  loop.root().spawn([](Master& m, io::Loop& l) -> Async<void> {
+    co_await m.run();
+    l.stop();
+  }(master, loop));
+  loop.run();
+  return 0;
+}
+
+}  // namespace ringmaster::cmd

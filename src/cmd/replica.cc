@@ -1,0 +1,160 @@
+#include "cmd/replica.h"
+
+#include <unistd.h>
+
+#include <charconv>
+#include <csignal>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+
+#include "base/log.h"
+#include "io/real_system.h"
+#include "wire/hangup.h"
+
+namespace ringmaster::cmd {
+
+using base::Endpoint;
+using io::Async;
+using nlohmann::json;
+
+static constexpr std::string_view kJson = "application/json";
+static constexpr std::size_t kEchoBytesMax = 16 << 20;
+
+static std::string dump(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
+
+static bool parse_number(std::string_view text, std::uint64_t& number) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  return error == std::errc{} && end == text.data() + text.size() && number <= INT64_MAX;
+}
+
+Async<void> DemoServer::handle(wire::Exchange& exchange) {
+  const std::string_view path = exchange.path();
+  if (path == "/home") {
+    const std::string body = dump({{"message", "Hello from Server: " + options_.server_id}, {"status", "successful"}});
+    co_await exchange.reply(200, kJson, body);
+  } else if (path == "/heartbeat" || path == "/health_check") {
+    co_await exchange.reply(200, "", "");
+  } else if (path == "/available") {
+    const std::string body = dump({{"available", true}, {"message", "I am available."}});
+    co_await exchange.reply(200, kJson, body);
+  } else if (path == "/echo") {
+    co_await echo(exchange);
+  } else if (path.starts_with("/prime/")) {
+    co_await prime(exchange, path.substr(7));
+  } else if (path.starts_with("/sleep/")) {
+    co_await sleep(exchange, path.substr(7));
+  } else {
+    const std::string body = dump({{"message", "<Error> there is no such path here"}, {"status", "failure"}});
+    co_await exchange.reply(404, kJson, body);
+  }
+}
+
+Async<void> DemoServer::echo(wire::Exchange& exchange) {
+  const auto body = co_await exchange.read_whole_body(kEchoBytesMax);
+  if (!body) {
+    co_await exchange.reply(body.error().code == base::Code::too_large ? 413 : 400, "text/plain", base::describe(body.error()));
+    co_return;
+  }
+  const http::RequestHead& head = exchange.request();
+  json fields = json::array();
+  for (const http::Field& field : head.fields) fields.push_back({field.name, field.value});
+  const std::string answer = dump({{"method", head.method_text}, {"path", exchange.path()}, {"query", head.query}, {"fields", fields},
+                                   {"body", *body}, {"body_bytes", body->size()}, {"server", options_.server_id}});
+  co_await exchange.reply(200, kJson, answer);
+}
+
+static bool is_prime(std::uint64_t n) {
+  if (n < 4) return n > 1;
+  if (n % 2 == 0) return false;
+  for (std::uint64_t d = 3; d <= n / d; d += 2) {
+    if (n % d == 0) return false;
+  }
+  return true;
+}
+
+Async<void> DemoServer::prime(wire::Exchange& exchange, std::string_view text) {
+  std::uint64_t number = 0;
+  if (!parse_number(text, number)) {
+    co_await exchange.reply(400, kJson, "{\"message\":\"<Error> the number must be whole, from 0 to 9223372036854775807\",\"status\":\"failure\"}");
+    co_return;
+  }
+  bool result = false;
+  auto work = exchange.loop().background([&] { result = is_prime(number); });
+  co_await work;
+  const std::string body = dump({{"number", number}, {"prime", result}});
+  co_await exchange.reply(200, kJson, body);
+}
+
+Async<void> DemoServer::sleep(wire::Exchange& exchange, std::string_view text) {
+  static constexpr std::uint64_t kLongestMs = 60000;
+  std::uint64_t ms = 0;
+  if (!parse_number(text, ms) || ms > kLongestMs) {
+    co_await exchange.reply(400, kJson, "{\"message\":\"<Error> the time must be whole milliseconds, at most 60000\",\"status\":\"failure\"}");
+    co_return;
+  }
+  io::Fiber& fiber = co_await io::this_fiber();
+  const wire::HangupGuard guard(exchange.client_watch(), fiber);
+  const base::Code slept = co_await exchange.loop().sleep(std::chrono::milliseconds(ms));
+  if (slept == base::Code::cancelled) co_return;
+  const std::string body = dump({{"slept_ms", ms}});
+  co_await exchange.reply(200, kJson, body);
+}
+
+// The sockets that we were started with (sd_listen_fds(3)), or new ones.
+static std::vector<io::Handle> open_sockets(io::System& system, ReplicaOptions& options) {
+  std::vector<io::Handle> sockets;
+  const auto variable = [](const char* name) {
+    const char* value = std::getenv(name);  // NOLINT(concurrency-mt-unsafe): before any thread
+    return std::string(value == nullptr ? "" : value);
+  };
+  std::uint64_t number = 0;
+  if (options.listen.empty() && variable("LISTEN_PID") == std::to_string(::getpid()) && parse_number(variable("LISTEN_FDS"), number)) {
+    for (std::uint64_t i = 0; i < number; ++i) sockets.push_back(system.adopt(static_cast<int>(3 + i)));
+    return sockets;
+  }
+  if (options.listen.empty()) {
+    const bool given = parse_number(variable("PORT"), number) && number < 65536;
+    options.listen.push_back(Endpoint::loopback(static_cast<std::uint16_t>(given ? number : 8080)));
+  }
+  for (const Endpoint& endpoint : options.listen) {
+    auto socket = system.listen(endpoint, {});
+    if (!socket) {
+      base::log::error("{}", base::describe(socket.error()));
+      return {};
+    }
+    base::log::info("serving on {}", base::to_string(system.local_endpoint(socket->fd())));
+    sockets.push_back(std::move(*socket));
+  }
+  return sockets;
+}
+
+static Async<void> serve_until_signal(io::Loop& loop, io::Handle signals, wire::Server& server) {
+  io::Stream stream(loop, std::move(signals), Endpoint{});
+  std::array<char, 1> number{};
+  auto read = stream.read(number, base::kNever);
+  co_await read;
+  co_await server.stop(loop.now() + std::chrono::seconds(3));
+  loop.stop();
+}
+
+int run_replica(ReplicaOptions options) {
+  base::log::start("replica", base::log::Level::warning);
+  io::RealSystem system;
+  static constexpr std::array kSignals = {SIGTERM, SIGINT};
+  auto signals = system.signals(kSignals);
+  ::signal(SIGPIPE, SIG_IGN);
+  if (!signals) return 1;
+  std::vector<io::Handle> sockets = open_sockets(system, options);
+  if (sockets.empty()) return 1;
+  io::Loop loop(system);
+  DemoServer demo(options);
+  wire::ServerLimits limits;
+  limits.idle_timeout = std::chrono::seconds(75);  // longer than balancers keep idle connections
+  wire::Server server(loop, demo, limits);
+  for (io::Handle& socket : sockets) server.listen(std::move(socket));
+  loop.root().spawn(serve_until_signal(loop, std::move(*signals), server));
+  loop.run();
+  return 0;
+}
+
+}  // namespace ringmaster::cmd

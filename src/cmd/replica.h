@@ -1,0 +1,33 @@
+// The demo server, `ringmaster replica`: the server of all five classic systems, to try Ringmaster with and to test it.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "wire/server.h"
+
+namespace ringmaster::cmd {
+
+struct ReplicaOptions {
+  std::vector<base::Endpoint> listen;  // empty: LISTEN_FDS, else 127.0.0.1:PORT, else 127.0.0.1:8080
+  std::string name;
+  std::string server_id;  // SERVER_ID
+};
+
+// GET /home /heartbeat /health_check /available /prime/{n} /sleep/{ms}, any method on /echo. The loop's thread always
+// answers; primes are computed on one thread beside it.
+class DemoServer final : public wire::Handler {
+ public:
+  explicit DemoServer(const ReplicaOptions& options) : options_(options) {}
+  io::Async<void> handle(wire::Exchange& exchange) override;
+
+ private:
+  io::Async<void> echo(wire::Exchange& exchange);
+  io::Async<void> prime(wire::Exchange& exchange, std::string_view number);
+  io::Async<void> sleep(wire::Exchange& exchange, std::string_view milliseconds);
+  const ReplicaOptions& options_;
+};
+
+int run_replica(ReplicaOptions options);
+
+}  // namespace ringmaster::cmd
