@@ -100,7 +100,7 @@ Result<void> Engine::set_up(link::Received received) {
 
   prober_ = std::make_unique<probe::Prober>(loop_, [this](const auto& replica, bool ready) { report(replica, ready); });
   registry_ = std::make_unique<proxy::Registry>(config_, static_cast<balance::Cell*>(counters_.memory.get()), registry_listener());
-  start_admin(std::move(received.descriptors[2]));
+  admin_listener_ = std::move(received.descriptors[2]);
   auto next = received.descriptors.begin() + 3;
   for (std::uint32_t i = 0; i < setup_.workers; ++i, next += setup_.listeners) {
     start_worker({std::make_move_iterator(next), std::make_move_iterator(next + setup_.listeners)});
@@ -111,31 +111,35 @@ Result<void> Engine::set_up(link::Received received) {
 void Engine::start_worker(std::vector<io::Handle> listeners) {
   Worker& worker = *workers_.emplace_back(std::make_unique<Worker>());
   worker.thread = loop_.system().start_loop();
-  std::vector<int> descriptors;
-  for (io::Handle& listener : listeners) descriptors.push_back(listener.release());
-  worker.thread->loop().post([this, &worker, descriptors] {
-    io::Loop& loop = worker.thread->loop();
-    worker.balancer = std::make_unique<proxy::Balancer>(loop, config_, [this](const auto& replica) {
+  for (io::Handle& listener : listeners) worker.listeners.push_back(listener.release());
+  worker.thread->loop().post([this, &worker] {
+    worker.balancer = std::make_unique<proxy::Balancer>(worker.thread->loop(), config_, [this](const auto& replica) {
       loop_.post([this, replica] { suspect(replica); });
     });
-    for (std::size_t i = 0; i < descriptors.size(); ++i) {
-      const config::Listener& listener = config_.listeners[i];
-      if (listener.classic) {
-        worker.handlers.push_back(std::make_unique<admin::ClassicApi>(listener, *worker.balancer, operations_));
-      } else {
-        worker.handlers.push_back(std::make_unique<PlainListener>(listener.pool, *worker.balancer));
-      }
-      worker.servers.push_back(std::make_unique<wire::Server>(loop, *worker.handlers.back(), server_limits(config_)));
-      worker.servers.back()->listen(loop.system().adopt(descriptors[i]));
-    }
   });
 }
 
-void Engine::start_admin(io::Handle listener) {
+// On the worker's thread.
+void Engine::open_listeners(Worker& worker) {
+  io::Loop& loop = worker.thread->loop();
+  for (std::size_t i = 0; i < worker.listeners.size(); ++i) {
+    const config::Listener& listener = config_.listeners[i];
+    if (listener.classic) {
+      worker.handlers.push_back(std::make_unique<admin::ClassicApi>(listener, *worker.balancer, operations_));
+    } else {
+      worker.handlers.push_back(std::make_unique<PlainListener>(listener.pool, *worker.balancer));
+    }
+    worker.servers.push_back(std::make_unique<wire::Server>(loop, *worker.handlers.back(), server_limits(config_)));
+    worker.servers.back()->listen(loop.system().adopt(worker.listeners[i]));
+  }
+  worker.listeners.clear();
+}
+
+void Engine::start_admin() {
   api_ = std::make_unique<admin::ApiV1>(config_, *registry_, operations_,
                                         admin::ApiV1::About{kVersion, setup_.engine, ::getpid(), setup_.workers, loop_.now()});
   admin_server_ = std::make_unique<wire::Server>(loop_, *api_, server_limits(config_));
-  admin_server_->listen(std::move(listener));
+  admin_server_->listen(std::move(admin_listener_));
 }
 
 // --- following the master ---
@@ -171,6 +175,7 @@ void Engine::on_message(const link::Message& message) {
 void Engine::follow(std::uint64_t generation) {
   generation_ = generation;
   publish();
+  if (!admin_server_) start_admin();
 }
 
 // Gives all workers the present view. Once the last has it, the master is told: from then on no request goes to a
@@ -180,6 +185,7 @@ void Engine::publish() {
   const auto missing = std::make_shared<std::size_t>(workers_.size());  // touched on the control loop only
   for_each_worker([this, view, missing, generation = generation_](Worker& worker) {
     worker.balancer->adopt(view);
+    open_listeners(worker);
     loop_.post([this, missing, generation] {
       if (--*missing == 0) channel_.send(link::Seen{generation});
     });
@@ -240,7 +246,7 @@ Async<void> Engine::shut_down(base::Duration grace) {
   for (const auto& worker : workers_) worker->thread->loop().stop();
   workers_.clear();
   co_await operations_.stop();
-  co_await admin_server_->stop(loop_.now() + 100ms);
+  if (admin_server_) co_await admin_server_->stop(loop_.now() + 100ms);
   co_await prober_->stop();
   admin_server_.reset();
 }

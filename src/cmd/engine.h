@@ -16,6 +16,7 @@ namespace ringmaster::cmd {
 // A thread of the data plane: its balancer and its listeners' servers live on its loop.
 struct Worker {
   std::unique_ptr<io::LoopThread> thread;
+  std::vector<int> listeners;  // not yet listened to: that begins with the first view
   std::unique_ptr<proxy::Balancer> balancer;
   std::vector<std::unique_ptr<wire::Handler>> handlers;
   std::vector<std::unique_ptr<wire::Server>> servers;
@@ -32,7 +33,8 @@ class Engine {
  private:
   base::Result<void> set_up(link::Received received);
   void start_worker(std::vector<io::Handle> listeners);
-  void start_admin(io::Handle listener);
+  void open_listeners(Worker& worker);
+  void start_admin();
   proxy::Registry::Listener registry_listener();
   void on_message(const link::Message& message);
   void follow(std::uint64_t generation);
@@ -51,6 +53,7 @@ class Engine {
   std::unique_ptr<probe::Prober> prober_;
   std::unique_ptr<proxy::Registry> registry_;
   admin::Operations operations_;
+  io::Handle admin_listener_;  // until there is something to show
   std::unique_ptr<admin::ApiV1> api_;
   std::unique_ptr<wire::Server> admin_server_;
   std::vector<std::unique_ptr<Worker>> workers_;

@@ -96,8 +96,8 @@ void Master::write_addresses() {
 
 Async<void> Master::run() {
   io::Scope engine(loop_);
+  fleet_->start();  // first, so that the engine's first snapshot has everybody
   engine.spawn(engine_->run());
-  fleet_->start();
   while (!stopping_) co_await stop_wanted_.wait(loop_);
   base::log::info("stopping");
   co_await engine_->stop(6s);

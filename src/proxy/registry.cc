@@ -72,6 +72,7 @@ void Registry::apply(const link::ReplicaState& state) {
     return;
   }
   if (current && current->epoch > state.epoch) return;  // an older epoch cannot come back
+  if (state.endpoint.family == base::Endpoint::Family::none) return;  // not started yet: a change will follow
   if (current && !current->exited) leave(current);
   const Record record = make(state);
   update(record, state);

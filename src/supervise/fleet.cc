@@ -145,12 +145,7 @@ Async<bool> Fleet::until_unwanted(Seat& seat) {
 
 // Unrouted by every worker, then nothing in flight.
 Async<void> Fleet::drain(Seat& seat, Running& running) {
-  announce(seat, State::draining);
-  const std::uint64_t generation = generation_;
-  while (seen_ < generation && !stopping_) {  // while no engine is up, a planned step waits
-    const Code woken = co_await news_.wait(loop_);
-    if (woken == Code::cancelled) co_return;
-  }
+  co_await await_seen(seat.left_at, base::kNever);  // while no engine is up, a planned step waits
   const base::Time deadline = loop_.now() + seat.pool->drain;
   while (engine_.in_flight(seat.now.cell) > 0 && loop_.now() < deadline && !stopping_) {
     const auto ended = co_await running.wait(loop_.now() + 5ms);

@@ -56,6 +56,7 @@ class Fleet {
     link::ReplicaState now;
     bool leaving = false;
     bool at_once = false;  // leave without waiting for the engine
+    std::uint64_t left_at = 0;  // the generation that unrouted it
     io::Signal changed;    // health, or leaving
     base::Time ready_since = base::kNever;
     base::Time unhealthy_since = base::kNever;
@@ -77,6 +78,7 @@ class Fleet {
   base::Duration next_epoch(Seat& seat);
   bool launch(Seat& seat, std::unique_ptr<Running>& running);
 
+  io::Async<void> await_seen(std::uint64_t generation, base::Time deadline);
   io::Async<void> await_turn();
   io::Async<std::string> await_ready(const std::vector<SeatPtr>& seats, base::Duration time_max);
   link::Outcome refuse(base::Code code, std::string detail) const;

@@ -13,6 +13,8 @@ using base::Duration;
 using base::Result;
 using io::Async;
 using link::Outcome;
+using link::State;
+using namespace std::chrono_literals;
 
 Outcome Fleet::refuse(Code code, std::string detail) const { return {0, code, std::move(detail), {}}; }
 
@@ -66,11 +68,22 @@ Async<std::string> Fleet::await_ready(const std::vector<SeatPtr>& seats, Duratio
   }
 }
 
+// Out of the set, and unrouted; keep() sees it to its end.
 void Fleet::leave(const SeatPtr& seat) {
   pools_[seat->now.pool].erase(seat->now.slot);
   leaving_.push_back(seat);
   seat->leaving = true;
+  announce(*seat, State::draining);
+  seat->left_at = generation_;
   seat->changed.notify();
+}
+
+// Waits until the workers follow what has been announced, so that whoever made a change sees it wherever he asks next.
+Async<void> Fleet::await_seen(std::uint64_t generation, base::Time deadline) {
+  while (seen_ < generation && !stopping_) {  // while no engine is up, it waits
+    const Code woken = co_await news_.wait(loop_, deadline);
+    if (woken != Code::ok) co_return;
+  }
 }
 
 Async<Outcome> Fleet::add(std::string pool_name, std::int64_t count, std::vector<std::string> names) {
@@ -148,6 +161,7 @@ Async<Outcome> Fleet::remove(std::string pool_name, std::int64_t count, std::vec
   }
   for (const SeatPtr& seat : named) leave(seat);
   save();
+  co_await await_seen(generation_, loop_.now() + 1s);
   co_return finish(done(seats));
 }
 
