@@ -106,7 +106,7 @@ std::string RealSystem::start_time(pid_t pid) {
   // Field 22 of proc(5); the name in field 2 may hold spaces, so counting starts after its ')'.
   std::size_t at = line.rfind(')');
   for (int field = 2; at != std::string::npos && field < 22; ++field) at = line.find(' ', at + 1);
-  if (at == std::string::npos) return "";
+  if (at == std::string::npos || line.find(") Z ") != std::string::npos) return "";  // a zombie has ended
   return line.substr(at + 1, line.find(' ', at + 1) - at - 1);
 }
 

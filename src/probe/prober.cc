@@ -100,7 +100,14 @@ Async<void> Prober::follow(Record replica, config::Health settings, io::Signal& 
       if (woken == Code::cancelled) co_return;
     }
     const bool suspected = replica->phase == Phase::suspect;
-    const Check found = co_await check(*replica, settings);
+    Check found = co_await check(*replica, settings);
+    if (suspected && found == Check::refused) {
+      // Most likely its process has just ended and the news is on its way, which will end this fiber. Until then it stays
+      // a suspect: worth waiting for, as its successor is being started.
+      const Code woken = co_await wanted.wait(loop_, loop_.now() + 50ms);
+      if (woken == Code::cancelled) co_return;
+      found = co_await check(*replica, settings);
+    }
     io::Fiber& fiber = co_await io::this_fiber();
     if (fiber.cancelled) co_return;
     good = found == Check::good ? good + 1 : 0;

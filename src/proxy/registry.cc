@@ -73,7 +73,7 @@ void Registry::apply(const link::ReplicaState& state) {
   }
   if (current && current->epoch > state.epoch) return;  // an older epoch cannot come back
   if (state.endpoint.family == base::Endpoint::Family::none) return;  // not started yet: a change will follow
-  if (current && !current->exited) leave(current);
+  if (current && !current->exited) listener_.left(current);  // a rest that is over
   const Record record = make(state);
   update(record, state);
   seats[state.slot] = record;

@@ -78,6 +78,7 @@ void EngineChild::send_snapshot() {
 
 Async<void> EngineChild::run() {
   Duration back_off{};
+  unsigned early_deaths = 0;
   while (!stopping_) {
     const base::Time begun = loop_.now();
     auto engine = start();
@@ -87,10 +88,12 @@ Async<void> EngineChild::run() {
       base::log::error("the engine cannot be started: {}", base::describe(engine.error()));
     }
     if (stopping_) break;
-    // The first death is repaired at once; one that follows within a second of its start rests longer each time.
-    const bool early = loop_.now() - begun < 1s;
-    back_off = !early ? Duration::zero() : back_off == Duration::zero() ? Duration(50ms) : std::min<Duration>(10s, back_off * 2);
-    if (back_off > Duration::zero()) {
+    // A death is repaired at once; from the third in a row within a second of its start it rests longer each time.
+    early_deaths = loop_.now() - begun < 1s ? early_deaths + 1 : 0;
+    if (early_deaths < 3) {
+      back_off = Duration::zero();
+    } else {
+      back_off = std::clamp<Duration>(back_off * 2, 50ms, 10s);
       const Code slept = co_await loop_.sleep(back_off);
       if (slept == Code::cancelled) break;
     }

@@ -24,7 +24,8 @@ Result<StateFile> StateFile::open(io::System& system, const std::string& directo
 
 static Desired read_desired(const std::string& text) {
   Desired desired;
-  for (const auto& [name, pool] : json::parse(text).at("pools").items()) {
+  const json root = json::parse(text);
+  for (const auto& [name, pool] : root.at("pools").items()) {
     DesiredPool& to = desired[name];
     pool.at("configured").get_to(to.configured);
     for (const json& slot : pool.at("slots")) {

@@ -9,8 +9,18 @@ namespace ringmaster::wire {
 
 using http::Framing;
 
-Exchange::Exchange(io::Stream& stream, std::string_view peer_text, Workspace& workspace, const ServerLimits& limits, std::string_view date)
+Exchange::Exchange(io::Stream& stream, std::string_view peer_text, Workspace& workspace, const ServerLimits& limits, DateClock& date)
     : stream_(stream), peer_text_(peer_text), workspace_(workspace), limits_(limits), date_(date) {}
+
+std::string_view DateClock::now(io::Loop& loop) {
+  if (loop.now() >= until_) {
+    const base::WallTime wall = loop.system().wall_now();
+    text_ = http::format_date(wall);
+    const auto into_second = wall - std::chrono::floor<std::chrono::seconds>(wall);
+    until_ = loop.now() + std::chrono::seconds(1) - std::chrono::duration_cast<Duration>(into_second);
+  }
+  return text_;
+}
 
 bool Exchange::begin(std::string_view& complaint) {
   const http::RequestHead& head = request();
@@ -77,7 +87,7 @@ Async<Result<void>> Exchange::reply(unsigned status, std::string_view content_ty
   status_ = status;
   std::string& out = workspace_.out;
   out.clear();
-  const http::ResponseOptions options{Framing::length, body.size(), keep_alive_, request().minor_version, date_};
+  const http::ResponseOptions options{Framing::length, body.size(), keep_alive_, request().minor_version, date_.now(loop())};
   http::append_own_response(out, status, content_type, extra, options);
   if (request().method == http::Method::head) body = {};
   const std::array<std::string_view, 2> pieces = {out, body};
@@ -109,7 +119,7 @@ void Exchange::begin_forward(const http::ResponseHead& head) {
   }
   chunked_ = framing == Framing::chunked;
   workspace_.out.clear();
-  http::append_response(workspace_.out, head, {framing, head.content_length, keep_alive_, minor, date_});
+  http::append_response(workspace_.out, head, {framing, head.content_length, keep_alive_, minor, date_.now(loop())});
 }
 
 Async<Result<void>> Exchange::write(std::string_view piece, bool last) {

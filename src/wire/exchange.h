@@ -31,6 +31,17 @@ struct ServerLimits {
   unsigned connections_max = 16000;
 };
 
+// The Date field's value, made once a second.
+class DateClock {
+ public:
+  // Valid until the next call: take it when the head is written, not before.
+  std::string_view now(io::Loop& loop);
+
+ private:
+  std::string text_;
+  Time until_{};
+};
+
 // What an exchange needs while it lasts; taken from a pool, so that idle connections have none of it.
 struct Workspace {
   Buffer in;
@@ -41,7 +52,7 @@ struct Workspace {
 
 class Exchange {
  public:
-  Exchange(io::Stream& stream, std::string_view peer_text, Workspace& workspace, const ServerLimits& limits, std::string_view date);
+  Exchange(io::Stream& stream, std::string_view peer_text, Workspace& workspace, const ServerLimits& limits, DateClock& date);
 
   const http::RequestHead& request() const { return workspace_.parser.head(); }
   std::string_view path() const { return path_; }  // normalised: match on this, and forward this
@@ -85,7 +96,7 @@ class Exchange {
   std::string_view peer_text_;
   Workspace& workspace_;
   const ServerLimits& limits_;
-  std::string_view date_;
+  DateClock& date_;
   std::string_view path_;
   http::BodyDecoder body_;
   std::string_view buffered_;

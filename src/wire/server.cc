@@ -60,7 +60,7 @@ class ServerConnection final : public io::Wait, public base::Link<Server::Tag> {
       const bool got = co_await read_head(workspace);
       if (!got) co_return false;
       served_ = true;
-      Exchange exchange(stream_, peer_text_, workspace, server_.limits_, server_.date());
+      Exchange exchange(stream_, peer_text_, workspace, server_.limits_, server_.date_);
       if (server_.draining_) exchange.close_after();
       std::string_view complaint;
       if (!exchange.begin(complaint)) {
@@ -111,7 +111,7 @@ class ServerConnection final : public io::Wait, public base::Link<Server::Tag> {
     out.clear();
     const auto [content_type, body] = server_.handler_.error_page(status, why);
     http::append_own_response(out, status, content_type, status == 405 ? "Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n" : "",
-                              {http::Framing::length, body.size(), false, 1, server_.date()});
+                              {http::Framing::length, body.size(), false, 1, server_.date_.now(loop())});
     const std::array<std::string_view, 2> pieces = {out, body};
     auto write = stream_.write(pieces, loop().now() + server_.limits_.body_timeout);
     const auto sent = co_await write;
@@ -183,16 +183,6 @@ Async<void> Server::stop(Time deadline) {
   // Woken but not yet run when the scope was cancelled: their next step ends them.
   while (count_ > 0) co_await emptied_.wait(loop_);
   listeners_.clear();
-}
-
-std::string_view Server::date() {
-  if (loop_.now() >= date_until_) {
-    const base::WallTime wall = loop_.system().wall_now();
-    date_ = http::format_date(wall);
-    const auto into_second = wall - std::chrono::floor<std::chrono::seconds>(wall);
-    date_until_ = loop_.now() + std::chrono::seconds(1) - std::chrono::duration_cast<Duration>(into_second);
-  }
-  return date_;
 }
 
 }  // namespace ringmaster::wire

@@ -49,7 +49,6 @@ class Server {
  private:
   friend class ServerConnection;
   void remove(ServerConnection& connection);
-  std::string_view date();
 
   io::Loop& loop_;
   Handler& handler_;
@@ -63,8 +62,7 @@ class Server {
   bool draining_ = false;
   bool full_ = false;
   io::Signal emptied_;
-  std::string date_;
-  Time date_until_{};
+  DateClock date_;
 };
 
 }  // namespace ringmaster::wire

@@ -1,0 +1,232 @@
+"""What this program is for: servers, the engine and the master die, and no client notices.
+
+LONG=1 in the environment runs the long versions (./dev test --long).
+"""
+import collections
+import http.client
+import os
+import pathlib
+import random
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from conftest import HEALTH, POOL, SLOW, alive, call, children_of, until
+
+LONG = os.environ.get("LONG") == "1"
+KILLS = 30 if LONG else 6
+HERE = pathlib.Path(__file__).parent
+
+
+class Wrk:
+    """wrk with 64 connections beside the test; its errors are what a client would have noticed."""
+
+    def __init__(self, address, seconds, path="/home"):
+        self.process = subprocess.Popen(["wrk", "-t1", "-c64", f"-d{seconds}s", "http://%s:%d%s" % (*address, path)],
+                                        stdout=subprocess.PIPE, text=True)
+
+    def result(self):
+        output = self.process.communicate(timeout=120)[0]
+        requests = next(int(line.split()[0]) for line in output.splitlines() if " requests in " in line)
+        bad = [line.strip() for line in output.splitlines() if "Socket errors" in line or "Non-2xx" in line]
+        return requests, bad
+
+
+def kill_one(ringmaster, rng):
+    """SIGKILL to a random ready replica; milliseconds until its slot serves again under a new epoch."""
+    victim = rng.choice([r for r in ringmaster.replicas() if r["state"] == "ready"])
+    os.kill(victim["pid"], signal.SIGKILL)
+    begun = time.monotonic()
+
+    def replaced():
+        now = next(r for r in ringmaster.replicas() if r["slot"] == victim["slot"])
+        return now["epoch"] > victim["epoch"] and now["state"] == "ready" and now["name"] != victim["name"]
+
+    until(replaced, what=f"slot {victim['slot']} serving again")
+    return (time.monotonic() - begun) * 1000
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed: ./dev setup installs it")
+def test_no_request_fails_while_replicas_are_killed(ringmaster):
+    rng = random.Random(1)
+    load = Wrk(ringmaster.traffic[0], KILLS + 1)
+    times = []
+    for _ in range(KILLS):
+        begun = time.monotonic()
+        times.append(kill_one(ringmaster, rng))
+        assert ringmaster.rep()["N"] == 3
+        time.sleep(max(0.0, 1 - (time.monotonic() - begun)))  # the pace of the experiment: one a second
+    requests, bad = load.result()
+    print(f"\n{KILLS} kills under load: {requests} requests, {len(bad)} kinds of error, slot serves again after {statistics.median(times):.1f} ms (median), {max(times):.1f} ms (max)")
+    assert bad == [] and requests > 1000
+    assert statistics.median(times) < 100 * SLOW
+
+
+def test_posts_are_executed_at_most_once_and_answered_once(start, directory):
+    ledger = f"{directory}/ledger"
+    command = f'command = ["{sys.executable}", "{HERE}/ledger_server.py", "{{port}}", "{ledger}"]'
+    ringmaster = start(POOL.replace('command = ["{ringmaster}", "replica", "--listen", "unix:{socket}", "--name", "{name}"]', command) + HEALTH)
+    answers = collections.defaultdict(list)
+    stop = threading.Event()
+
+    def client(k):
+        connection = http.client.HTTPConnection(*ringmaster.traffic[0], timeout=30)
+        n = 0
+        while not stop.is_set():
+            n += 1
+            body = f"{k}-{n}"
+            try:
+                connection.request("POST", "/work", body=body)
+                response = connection.getresponse()
+                answers[body].append((response.status, response.read()))
+            except (OSError, http.client.HTTPException) as error:
+                answers[body].append((0, repr(error)))
+                connection.close()
+
+    threads = [threading.Thread(target=client, args=(k,)) for k in range(8)]
+    for thread in threads:
+        thread.start()
+    rng = random.Random(2)
+    for _ in range(KILLS):
+        kill_one(ringmaster, rng)
+        time.sleep(0.3)  # the pace of the experiment
+    stop.set()
+    for thread in threads:
+        thread.join()
+    executed = collections.Counter(pathlib.Path(ledger).read_text().split())
+    statuses = collections.Counter(status for given in answers.values() for status, _ in given)
+    print(f"\n{len(answers)} POSTs, {KILLS} kills: answers {dict(statuses)}, executed {len(executed)}")
+    assert max(executed.values()) == 1, "a POST was executed twice"
+    assert all(len(given) == 1 for given in answers.values())
+    assert set(statuses) <= {200, 502}, [a for a in answers.values() if a[0][0] not in (200, 502)][:3]
+    for body, [(status, text)] in answers.items():
+        if status == 200:
+            assert text == body.encode() and executed[body] == 1
+    assert statuses[502] <= 8 * KILLS
+
+
+def test_a_killed_engine_costs_no_replica_and_no_new_connection(ringmaster):
+    pids = {r["name"]: r["pid"] for r in ringmaster.replicas()}
+    for _ in range(5 if LONG else 3):
+        engine = ringmaster.engine_pid()
+        waiting = []
+        os.kill(engine, signal.SIGKILL)
+        begun = time.monotonic()
+        # Connections opened from now on find a listener whatever the engine does, and are answered by the next one.
+        for _ in range(50):
+            connection = socket.create_connection(ringmaster.traffic[0], timeout=10)
+            connection.sendall(b"GET /home HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+            waiting.append(connection)
+        first = None
+        for connection in waiting:
+            answer = b""
+            while chunk := connection.recv(65536):
+                answer += chunk
+            first = first or (time.monotonic() - begun) * 1000
+            assert answer.startswith(b"HTTP/1.1 200 "), answer
+            connection.close()
+        print(f"\nthe next engine answered {first:.0f} ms after the kill")
+        assert first < 300 * SLOW
+        assert ringmaster.engine_pid() != engine
+        assert {r["name"]: r["pid"] for r in ringmaster.replicas()} == pids
+
+
+def test_a_killed_engine_under_load_loses_only_what_it_held(ringmaster):
+    load = Wrk(ringmaster.traffic[0], 3)
+    until(lambda: sum(r["requests"] for r in ringmaster.replicas()) > 500, what="load")
+    os.kill(ringmaster.engine_pid(), signal.SIGKILL)
+    requests, bad = load.result()
+    # wrk's 64 connections to the dead engine break; their successors are all served.
+    assert requests > 500 and all("Non-2xx" not in line for line in bad)
+    assert len(bad) <= 1
+
+
+def test_a_killed_master_leaves_nobody_and_the_next_restores_the_set(ringmaster):
+    ringmaster.call("POST", "/add", '{"n":2,"hostnames":["S5","S4"]}')
+    ringmaster.call("DELETE", "/rm", '{"n":1,"hostnames":["Server 2"]}')
+    before = ringmaster.rep()
+    until(lambda: len(ringmaster.replicas()) == 4, what="the end of the removed one")
+    family = children_of(ringmaster.process.pid)
+    assert len(family) == 5
+    ringmaster.process.kill()
+    ringmaster.process.wait()
+    until(lambda: not any(alive(pid) for pid in family), seconds=1, what="the end of all children")
+    ringmaster.start()
+    assert ringmaster.rep() == before == {"N": 4, "replicas": ["Server 1", "Server 3", "S5", "S4"]}
+    assert ringmaster.get("/home").status == 200
+
+
+def test_a_set_changed_in_the_configuration_counts_more_than_the_saved_one(ringmaster):
+    ringmaster.call("POST", "/add", '{"n":2,"hostnames":["S5","S4"]}')
+    assert ringmaster.stop() == 0
+    ringmaster.config.write_text(ringmaster.config.read_text().replace("replicas = 3", "replicas = 2"))
+    ringmaster.start()
+    assert ringmaster.rep() == {"N": 2, "replicas": ["Server 1", "Server 2"]}
+
+
+def test_an_orderly_stop_answers_what_is_under_way(ringmaster):
+    slow = []
+    thread = threading.Thread(target=lambda: slow.append(ringmaster.get("/sleep/700")))
+    thread.start()
+    until(lambda: sum(r["in_flight"] for r in ringmaster.replicas()) == 1, what="the request under way")
+    family = children_of(ringmaster.process.pid)
+    assert ringmaster.stop() == 0
+    thread.join()
+    assert slow[0].status == 200 and slow[0].json == {"slept_ms": 700}
+    assert not any(alive(pid) for pid in family)
+
+
+def test_removing_a_replica_waits_for_its_requests(ringmaster):
+    slow = []
+    threads = [threading.Thread(target=lambda: slow.append(ringmaster.get("/sleep/600"))) for _ in range(9)]
+    for thread in threads:
+        thread.start()
+    until(lambda: sum(r["in_flight"] for r in ringmaster.replicas()) == 9, what="the requests under way")
+    answer = ringmaster.call("DELETE", "/rm", '{"n":3}')
+    assert answer.json["message"]["N"] == 0
+    assert {r["state"] for r in ringmaster.replicas()} <= {"draining"}
+    for thread in threads:
+        thread.join()
+    assert [a.status for a in slow] == [200] * 9
+    until(lambda: ringmaster.replicas() == [], what="the end of the drained")
+
+
+def test_a_hung_replica_is_found_and_replaced(start):
+    config = POOL + HEALTH + 'interval = "50ms"\ntimeout = "100ms"\nfall = 2\nkill_after = "400ms"\n'
+    ringmaster = start(config)
+    victim = ringmaster.replicas()[1]
+    os.kill(victim["pid"], signal.SIGSTOP)
+    until(lambda: ringmaster.replicas()[1]["state"] == "unhealthy", what="unhealthy")
+    for _ in range(30):
+        assert ringmaster.get("/home").status == 200
+    until(lambda: ringmaster.replicas()[1]["epoch"] > victim["epoch"] and ringmaster.replicas()[1]["state"] == "ready", what="its successor")
+    assert not alive(victim["pid"])
+
+
+def test_a_replica_that_comes_back_keeps_its_slot(start):
+    config = POOL + HEALTH + 'interval = "50ms"\ntimeout = "100ms"\nfall = 2\n'
+    ringmaster = start(config)
+    victim = ringmaster.replicas()[0]
+    os.kill(victim["pid"], signal.SIGSTOP)
+    until(lambda: ringmaster.replicas()[0]["state"] == "unhealthy", what="unhealthy")
+    os.kill(victim["pid"], signal.SIGCONT)
+    until(lambda: ringmaster.replicas()[0]["state"] == "ready", what="ready again")
+    assert ringmaster.replicas()[0]["pid"] == victim["pid"]
+
+
+def test_the_only_replica_dies_and_requests_wait_for_its_successor(start):
+    ringmaster = start(POOL.replace("replicas = 3", "replicas = 1") + HEALTH)
+    load = Wrk(ringmaster.traffic[0], 2) if shutil.which("wrk") else None
+    for seed in range(4):
+        kill_one(ringmaster, random.Random(seed))
+        time.sleep(0.55)  # past the 500 ms before which a death counts as early
+    if load:
+        requests, bad = load.result()
+        assert bad == [] and requests > 100
