@@ -27,6 +27,7 @@ class Master {
   // Where the listeners and the admin API are, ports that were 0 filled in.
   const std::vector<base::Endpoint>& listening() const { return listening_; }
   const base::Endpoint& admin() const { return admin_; }
+  const supervise::Fleet& fleet() const { return *fleet_; }
 
  private:
   base::Result<void> open_listeners();

@@ -86,9 +86,9 @@ struct Scope::RootPromise {
   struct Final {
     bool await_ready() noexcept { return false; }
     void await_suspend(std::coroutine_handle<RootPromise> frame) noexcept {
-      Scope* scope = frame.promise().scope;
+      Scope* owner = frame.promise().scope;
       frame.destroy();
-      scope->ended();
+      owner->ended();
     }
     void await_resume() noexcept {}
   };

@@ -1,0 +1,419 @@
+#include "io/sim_system.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+
+#include "base/check.h"
+
+namespace ringmaster::io {
+
+using base::fail;
+
+// --- streams ---
+
+void SimStream::connect(const std::shared_ptr<SimStream>& a, const std::shared_ptr<SimStream>& b) {
+  a->peer_ = b;
+  b->peer_ = a;
+  a->self_ = a;
+  b->self_ = b;
+  SimWorld& world = a->world_;
+  const SimFaults& faults = world.faults();
+  const auto moment = [&] { return world.now() + Duration(static_cast<std::int64_t>(world.random().unit() * static_cast<double>(faults.fault_within.count()))); };
+  if (world.random().unit() < faults.reset) {
+    world.at(moment(), [&world, left = std::weak_ptr(a), right = std::weak_ptr(b), to = a->server_] {
+      const auto x = left.lock();
+      const auto y = right.lock();
+      if (!x || !y) return;
+      if (world.on_fault) world.on_fault(to);
+      x->reset();
+      y->reset();
+    });
+  }
+  if (world.random().unit() < faults.half_close) {
+    world.at(moment(), [&world, one = std::weak_ptr(world.random().below(2) == 0 ? a : b), to = a->server_] {
+      const auto stream = one.lock();
+      if (!stream) return;
+      if (world.on_fault) world.on_fault(to);
+      stream->shutdown_write();
+    });
+  }
+}
+
+std::uint32_t SimStream::readiness() const {
+  std::uint32_t bits = 0;
+  if (!inbox_.empty() || ended_ || broken_) bits |= kReadable;
+  if (ended_) bits |= kHangup;
+  if (broken_) bits |= kBroken;
+  const auto peer = peer_.lock();
+  if (broken_ || (peer && peer->inbox_.size() + peer->on_the_way_ < kWindowBytes)) bits |= kWritable;
+  return bits;
+}
+
+Transfer SimStream::read(std::span<char> into) {
+  if (broken_) return {-1, ECONNRESET};
+  if (inbox_.empty()) return ended_ ? Transfer{0, 0} : Transfer{-1, EAGAIN};
+  const std::size_t count = std::min(into.size(), inbox_.size());
+  std::memcpy(into.data(), inbox_.data(), count);
+  const bool was_full = inbox_.size() + on_the_way_ >= kWindowBytes;
+  inbox_.erase(0, count);
+  if (was_full) {
+    if (const auto peer = peer_.lock()) peer->notify(kWritable);
+  }
+  return {static_cast<ssize_t>(count), 0};
+}
+
+Time SimStream::arrival() { return last_arrival_ = std::max(last_arrival_ + Duration(1), world_.now() + world_.delay()); }
+
+Transfer SimStream::write(std::span<const iovec> from) {
+  const auto peer = peer_.lock();
+  if (broken_ || shut_ || !peer) return {-1, EPIPE};
+  std::size_t room = kWindowBytes - std::min(kWindowBytes, peer->inbox_.size() + peer->on_the_way_);
+  if (room == 0) return {-1, EAGAIN};
+  std::string bytes;
+  for (const iovec& piece : from) bytes.append(static_cast<const char*>(piece.iov_base), std::min(piece.iov_len, room - std::min(room, bytes.size())));
+  const bool fragmented = world_.random().unit() < world_.faults().fragment && bytes.size() > 1;
+  const std::size_t cut = fragmented ? 1 + world_.random().below(static_cast<std::uint32_t>(bytes.size() - 1)) : bytes.size();
+  for (const auto& part : {bytes.substr(0, cut), bytes.substr(cut)}) {
+    if (part.empty()) continue;
+    peer->on_the_way_ += part.size();
+    world_.at(peer->arrival(), [to = std::weak_ptr(peer), part] {
+      if (const auto end = to.lock()) end->deliver(part);
+    });
+  }
+  return {static_cast<ssize_t>(bytes.size()), 0};
+}
+
+void SimStream::deliver(std::string bytes) {
+  on_the_way_ -= bytes.size();
+  if (broken_) return;
+  world_.trace(3, bytes.size());
+  inbox_ += bytes;
+  notify(kReadable);
+}
+
+void SimStream::deliver_end() {
+  if (broken_) return;
+  world_.trace(4, 0);
+  ended_ = true;
+  notify(kReadable | kHangup);
+}
+
+void SimStream::shutdown_write() {
+  if (std::exchange(shut_, true)) return;
+  const auto peer = peer_.lock();
+  if (!peer) return;
+  world_.at(peer->arrival(), [to = std::weak_ptr(peer)] {
+    if (const auto end = to.lock()) end->deliver_end();
+  });
+}
+
+void SimStream::reset() {
+  if (std::exchange(broken_, true)) return;
+  world_.trace(5, 0);
+  inbox_.clear();
+  notify(kReadable | kWritable | kHangup | kBroken);
+}
+
+// As Linux has it: with bytes unread the peer sees a reset, else an end, after what is still on its way.
+void SimStream::last_closed() {
+  const auto peer = peer_.lock();
+  if (!peer || broken_) return;
+  if (reset_on_close_ || !inbox_.empty() || on_the_way_ > 0) {
+    world_.at(peer->arrival(), [to = std::weak_ptr(peer)] {
+      if (const auto end = to.lock()) end->reset();
+    });
+  } else if (!shut_) {
+    shutdown_write();
+  }
+  broken_ = true;
+}
+
+void SimListener::last_closed() {
+  open = false;
+  for (const auto& waiting : backlog) {
+    waiting->reset_on_close();
+    waiting->last_closed();
+  }
+  backlog.clear();
+}
+
+std::uint32_t SimMessages::readiness() const {
+  std::uint32_t bits = kWritable;
+  if (!inbox.empty() || peer_closed) bits |= kReadable;
+  if (peer_closed) bits |= kHangup;
+  return bits;
+}
+
+void SimMessages::last_closed() {
+  if (const auto other = peer.lock()) {
+    other->peer_closed = true;
+    other->notify(kReadable | kHangup);
+  }
+}
+
+// --- sockets ---
+
+Result<Handle> SimSystem::listen(const Endpoint& at, const ListenOptions& options) {
+  if (ghost()) return fail(Code::internal);
+  Endpoint address = at;
+  if (address.family != Endpoint::Family::unix_path && address.port == 0) address.port = world_.next_port++;
+  auto& group = world_.listeners[base::to_string(address)];
+  std::erase_if(group, [](const auto& weak) {
+    const auto listener = weak.lock();
+    return !listener || !listener->open;
+  });
+  if (!group.empty() && !options.reuse_port) return fail(Code::exists, "listen on " + base::to_string(address) + ": Address already in use");
+  const auto listener = std::make_shared<SimListener>(world_, address, static_cast<std::size_t>(options.backlog));
+  group.push_back(listener);
+  return open(listener);
+}
+
+Endpoint SimSystem::local_endpoint(int fd) {
+  const auto* listener = dynamic_cast<SimListener*>(process_.find(fd).get());
+  return listener == nullptr ? Endpoint{} : listener->at;
+}
+
+Transfer SimSystem::accept(int fd, Endpoint& peer) {
+  auto* listener = dynamic_cast<SimListener*>(process_.find(fd).get());
+  if (ghost() || listener == nullptr || listener->backlog.empty()) return {-1, EAGAIN};
+  const auto stream = listener->backlog.front();
+  listener->backlog.pop_front();
+  peer = Endpoint::loopback(1);
+  return {process_.open(stream), 0};
+}
+
+Transfer SimSystem::connect(const Endpoint& to) {
+  if (ghost()) return {-1, ECONNREFUSED};
+  std::vector<std::shared_ptr<SimListener>> open_ones;
+  for (const auto& weak : world_.listeners[base::to_string(to)]) {
+    if (auto listener = weak.lock(); listener && listener->open) open_ones.push_back(std::move(listener));
+  }
+  if (open_ones.empty()) return {-1, ECONNREFUSED};
+  SimListener& listener = *open_ones[world_.random().below(static_cast<std::uint32_t>(open_ones.size()))];
+  if (listener.backlog.size() >= listener.backlog_max) return {-1, EAGAIN};
+  const auto here = std::make_shared<SimStream>(world_, base::to_string(to));
+  const auto there = std::make_shared<SimStream>(world_, base::to_string(to));
+  SimStream::connect(here, there);
+  listener.backlog.push_back(there);
+  world_.trace(6, listener.backlog.size());
+  return {process_.open(here), 0};
+}
+
+int SimSystem::connect_error(int) { return ghost() ? ECONNREFUSED : 0; }
+
+Transfer SimSystem::read(int fd, std::span<char> into) {
+  const auto object = process_.find(fd);
+  return object ? object->read(into) : Transfer{-1, ECONNRESET};
+}
+
+Transfer SimSystem::write(int fd, std::span<const iovec> from) {
+  const auto object = process_.find(fd);
+  return object ? object->write(from) : Transfer{-1, EPIPE};
+}
+
+void SimSystem::shutdown_write(int fd) {
+  if (const auto object = process_.find(fd)) object->shutdown_write();
+}
+
+void SimSystem::reset_on_close(int fd) {
+  if (const auto object = process_.find(fd)) object->reset_on_close();
+}
+
+// --- readiness ---
+
+void SimSystem::watch(int fd, void* tag, Trigger trigger) {
+  const auto object = process_.find(fd);
+  watched_[fd] = {tag, trigger, object ? object->readiness() : std::uint32_t{kReadable | kWritable | kHangup | kBroken}, Time::min()};
+  if (object) object->attach(*this, fd);
+}
+
+void SimSystem::unwatch(int fd) {
+  if (const auto object = process_.find(fd)) object->detach(*this, fd);
+  watched_.erase(fd);
+}
+
+void SimSystem::forget(int fd) { watched_.erase(fd); }
+
+void SimSystem::edge(int fd, std::uint32_t readiness) {
+  const auto found = watched_.find(fd);
+  if (found != watched_.end()) found->second.pending |= readiness;
+}
+
+// Everything it waits for breaks.
+void SimSystem::become_ghost() {
+  for (auto& [fd, watched] : watched_) watched.pending = kReadable | kWritable | kHangup | kBroken;
+}
+
+std::size_t SimSystem::poll(std::span<Event> events, Duration) {
+  std::size_t count = 0;
+  for (auto& [fd, watched] : watched_) {
+    if (count == events.size()) break;
+    std::uint32_t bits = watched.pending;
+    watched.pending = 0;
+    if (watched.trigger == Trigger::level) {
+      const auto object = process_.find(fd);
+      bits = object ? object->readiness() & std::uint32_t{kReadable} : 0U;
+      // A ghost hears at every moment anew that all has broken; reap() then tells it that its children have ended.
+      if (ghost()) bits = std::exchange(watched.told, now()) == now() ? 0U : std::uint32_t{kReadable};
+    }
+    if (bits != 0) events[count++] = {watched.tag, bits};
+  }
+  return count;
+}
+
+// --- messages and memory ---
+
+Result<std::pair<Handle, Handle>> SimSystem::message_pair() {
+  if (ghost()) return fail(Code::internal);
+  const auto a = std::make_shared<SimMessages>(world_);
+  const auto b = std::make_shared<SimMessages>(world_);
+  a->peer = b;
+  b->peer = a;
+  Handle first = open(a);
+  Handle second = open(b);
+  return std::pair{std::move(first), std::move(second)};
+}
+
+Transfer SimSystem::send_message(int fd, std::string_view bytes, std::span<const int> descriptors) {
+  static constexpr std::size_t kQueueMax = 64;
+  const auto end = std::dynamic_pointer_cast<SimMessages>(process_.find(fd));
+  const auto peer = end ? end->peer.lock() : nullptr;
+  if (!peer || end->peer_closed) return {-1, EPIPE};
+  if (peer->inbox.size() + peer->on_the_way >= kQueueMax) return {-1, EAGAIN};
+  SimMessages::Message message{std::string(bytes), {}};
+  for (const int descriptor : descriptors) {
+    message.objects.push_back(process_.find(descriptor));
+    message.objects.back()->opened();  // held by the message
+  }
+  ++peer->on_the_way;
+  // A local socket: at once, but not before whoever sends has done with its turn.
+  world_.at(world_.now(), [this_world = &world_, to = std::weak_ptr(peer), message] {
+    const auto receiver = to.lock();
+    if (!receiver) {
+      for (const auto& object : message.objects) object->closed();
+      return;
+    }
+    this_world->trace(7, message.bytes.size());
+    --receiver->on_the_way;
+    receiver->inbox.push_back(message);
+    receiver->notify(kReadable);
+  });
+  return {static_cast<ssize_t>(bytes.size()), 0};
+}
+
+Transfer SimSystem::receive_message(int fd, std::span<char> into, std::vector<Handle>& descriptors) {
+  const auto end = std::dynamic_pointer_cast<SimMessages>(process_.find(fd));
+  if (!end) return {0, 0};
+  if (end->inbox.empty()) return end->peer_closed ? Transfer{0, 0} : Transfer{-1, EAGAIN};
+  const SimMessages::Message message = std::move(end->inbox.front());
+  end->inbox.pop_front();
+  const std::size_t count = std::min(into.size(), message.bytes.size());
+  std::memcpy(into.data(), message.bytes.data(), count);
+  for (const auto& object : message.objects) {
+    descriptors.push_back(open(object));
+    object->closed();
+  }
+  if (const auto peer = end->peer.lock()) peer->notify(kWritable);
+  return {static_cast<ssize_t>(count), 0};
+}
+
+Result<Handle> SimSystem::create_memory(std::size_t bytes) {
+  if (ghost()) return fail(Code::internal);
+  return open(std::make_shared<SimMemory>(world_, bytes));
+}
+
+Result<Mapping> SimSystem::map(int fd) {
+  const auto memory = std::dynamic_pointer_cast<SimMemory>(process_.find(fd));
+  if (!memory) return fail(Code::internal, "not shared memory");
+  auto address = reinterpret_cast<std::uintptr_t>(memory->words.get());
+  address = (address + 63) / 64 * 64;
+  return Mapping{std::shared_ptr<void>(memory->words, reinterpret_cast<void*>(address)), memory->bytes};  // NOLINT: alignment
+}
+
+// --- processes ---
+
+Result<Child> SimSystem::spawn(const SpawnRequest& request) {
+  if (ghost()) return fail(Code::internal);
+  const auto process = world_.spawn(&process_, request);
+  if (!process) return std::unexpected(process.error());
+  return Child{(*process)->pid, open((*process)->pidfd), {}};
+}
+
+void SimSystem::signal(const Child& child, int number) {
+  SimProcess* process = world_.find(child.pid);
+  if (!ghost() && process != nullptr) world_.signal(*process, number);
+}
+
+std::optional<ExitStatus> SimSystem::reap(const Child& child) {
+  if (ghost()) return ExitStatus{0, SIGKILL};
+  const SimProcess* process = world_.find(child.pid);
+  if (process == nullptr) return ExitStatus{0, SIGKILL};
+  if (!process->ghost) return std::nullopt;
+  return process->status;
+}
+
+std::string SimSystem::start_time(pid_t pid) {
+  const SimProcess* process = world_.find(pid);
+  return process != nullptr && !process->ghost ? std::to_string(pid) : "";
+}
+
+void SimSystem::kill_leftover(pid_t pid) {
+  SimProcess* process = world_.find(pid);
+  if (process != nullptr) world_.signal(*process, SIGKILL);
+}
+
+// --- files and the rest ---
+
+Result<std::string> SimSystem::read_file(const std::string& path) {
+  const auto found = world_.files.find(path);
+  if (found == world_.files.end()) return fail(Code::not_found, path + ": no such file");
+  return found->second;
+}
+
+Result<void> SimSystem::replace_file(const std::string& path, std::string_view bytes, bool) {
+  if (ghost()) return fail(Code::internal);
+  world_.files[path] = bytes;
+  return {};
+}
+
+void SimSystem::remove_file(const std::string& path) {
+  if (!ghost()) world_.files.erase(path);
+}
+
+Result<Handle> SimSystem::lock_file(const std::string& path) {
+  if (!world_.locks[path].expired()) return fail(Code::exists, path + " is locked by another process");
+  const auto lock = std::make_shared<SimObject>(world_);
+  world_.locks[path] = lock;
+  return open(lock);
+}
+
+Result<std::vector<Endpoint>> SimSystem::resolve(const std::string& host, std::uint16_t port) {
+  auto endpoint = Endpoint::parse(host + ":" + std::to_string(port));
+  if (!endpoint) return fail(Code::unreachable, "cannot resolve '" + host + "'");
+  return std::vector{std::move(*endpoint)};
+}
+
+namespace {
+
+class SimLoopThread final : public LoopThread {
+ public:
+  explicit SimLoopThread(SimProcess& process) : process_(process), loop_(process.new_system()) { process.loops.push_back(&loop_); }
+  ~SimLoopThread() override {
+    loop_.root().cancel();
+    while (!loop_.root().empty()) loop_.turn(Duration::zero());
+    std::erase(process_.loops, &loop_);
+  }
+  Loop& loop() override { return loop_; }
+
+ private:
+  SimProcess& process_;
+  Loop loop_;
+};
+
+}  // namespace
+
+std::unique_ptr<LoopThread> SimSystem::start_loop() { return std::make_unique<SimLoopThread>(process_); }
+
+}  // namespace ringmaster::io

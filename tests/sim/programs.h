@@ -1,0 +1,70 @@
+// The programs of the simulated processes: the real master and engine, and a server that keeps a ledger.
+#pragma once
+
+#include "scenario.h"
+
+namespace ringmaster::sim {
+
+// `ringmaster engine`.
+class EngineProgram final : public io::SimProgram {
+ public:
+  explicit EngineProgram(io::SimProcess& process) : engine_(process.loop(), process.systems[0]->adopt(3)) {
+    process.loop().root().spawn(live());
+  }
+  void kill() override {}  // its link has broken: that ends it
+  bool ended() const override { return ended_; }
+
+ private:
+  Async<void> live() {
+    co_await engine_.run();
+    ended_ = true;
+  }
+  cmd::Engine engine_;
+  bool ended_ = false;
+};
+
+// `ringmaster up`.
+class MasterProgram final : public io::SimProgram {
+ public:
+  MasterProgram(io::SimProcess& process, const config::Config& config) : master_(process.loop(), config) {
+    const auto started = master_.start();
+    failure_ = started ? "" : base::describe(started.error());
+    if (started) {
+      process.loop().root().spawn(live());
+    } else {
+      ended_ = true;
+    }
+  }
+  void kill() override { master_.stop(); }
+  bool ended() const override { return ended_; }
+  cmd::Master& master() { return master_; }
+  const std::string& failure() const { return failure_; }
+
+ private:
+  Async<void> live() {
+    co_await master_.run();
+    ended_ = true;
+  }
+  cmd::Master master_;
+  std::string failure_;
+  bool ended_ = false;
+};
+
+// A server as a pool's command starts it: "server SOCKET SLOT". Answers any path with its slot and the request's id.
+class ServerProgram final : public io::SimProgram, public wire::Handler {
+ public:
+  ServerProgram(io::SimProcess& process, Ledger& ledger);
+  void kill() override;
+  bool ended() const override { return ended_; }
+  Async<void> handle(wire::Exchange& exchange) override;
+
+ private:
+  Async<void> end();
+  io::Loop& loop_;
+  Ledger& ledger_;
+  unsigned slot_;
+  wire::Server server_;
+  bool ended_ = false;
+};
+
+}  // namespace ringmaster::sim
