@@ -7,6 +7,7 @@
 #include <charconv>
 #include <functional>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "config/load.h"
@@ -19,7 +20,7 @@ class Faults {
     faults_.push_back({std::max(where.begin.line, 1U), std::max(where.begin.column, 1U), std::move(message)});
   }
   std::vector<Fault> take() {
-    std::ranges::stable_sort(faults_, [](const Fault& a, const Fault& b) { return std::pair(a.line, a.column) < std::pair(b.line, b.column); });
+    std::ranges::sort(faults_, {}, [](const Fault& fault) { return std::tuple(fault.line, fault.column, fault.message); });
     return std::move(faults_);
   }
   bool empty() const { return faults_.empty(); }
