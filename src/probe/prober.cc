@@ -13,6 +13,8 @@ using base::Duration;
 using io::Async;
 using namespace std::chrono_literals;
 
+static constexpr Duration kNewsOfDeath = 1s;
+
 Prober::Prober(io::Loop& loop, Report report) : loop_(loop), report_(std::move(report)), graveyard_(loop) {}
 
 Prober::~Prober() { CHECK(subjects_.empty()); }
@@ -53,7 +55,9 @@ Async<Prober::Check> Prober::check(const balance::Replica& replica, const config
   static constexpr std::size_t kBodyBytesMax = 64 * 1024;
   const auto response = co_await wire::fetch(loop_, replica.endpoint, request, loop_.now() + settings.timeout, kBodyBytesMax);
   if (response) co_return response->status >= 200 && response->status < 400 ? Check::good : Check::bad;
-  co_return response.error().code == Code::refused ? Check::refused : Check::bad;
+  const Code code = response.error().code;
+  if (code == Code::refused) co_return Check::refused;
+  co_return code == Code::reset || code == Code::closed ? Check::broken : Check::bad;
 }
 
 // A worker may have made it a suspect meanwhile; whatever the check has found settles that, too.
@@ -99,12 +103,16 @@ Async<void> Prober::follow(Record replica, config::Health settings, io::Signal& 
       const Code woken = co_await wanted.wait(loop_, loop_.now() + settings.interval);
       if (woken == Code::cancelled) co_return;
     }
-    const bool suspected = replica->phase == Phase::suspect;
     Check found = co_await check(*replica, settings);
-    if (suspected && found == Check::refused) {
-      // Most likely its process has just ended and the news is on its way, which will end this fiber. Until then it stays
-      // a suspect: worth waiting for, as its successor is being started.
-      const Code woken = co_await wanted.wait(loop_, loop_.now() + 50ms);
+    const auto lost = [&] { return found == Check::refused || found == Check::broken; };
+    auto ready = Phase::ready;
+    if (lost()) replica->phase.compare_exchange_strong(ready, Phase::suspect);
+    const bool suspected = replica->phase == Phase::suspect;
+    // Nobody listens there any more, or not for long: most likely its process has just ended, and the news of that, which ends this fiber,
+    // is on its way. Until then it stays a suspect: worth waiting for, as its successor is being started.
+    const base::Time verdict = loop_.now() + kNewsOfDeath;
+    while (suspected && lost() && loop_.now() < verdict) {
+      const Code woken = co_await wanted.wait(loop_, loop_.now() + 20ms);
       if (woken == Code::cancelled) co_return;
       found = co_await check(*replica, settings);
     }
