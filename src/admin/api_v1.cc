@@ -20,8 +20,7 @@ ApiV1::ApiV1(const config::Config& config, const proxy::Registry& registry, Oper
     : config_(config), registry_(registry), operations_(operations), about_(std::move(about)) {}
 
 wire::Handler::ErrorPage ApiV1::error_page(unsigned status, std::string_view why) const {
-  return {"application/problem+json",
-          dump({{"type", "about:blank"}, {"title", http::reason_phrase(status)}, {"status", status}, {"detail", why}})};
+  return {"application/problem+json", dump({{"type", "about:blank"}, {"title", http::reason_phrase(status)}, {"status", status}, {"detail", why}})};
 }
 
 static bool is_local_host(std::string_view authority) {
@@ -43,9 +42,7 @@ Async<void> ApiV1::handle(wire::Exchange& exchange) {
   }
 }
 
-Async<void> ApiV1::reply(wire::Exchange& exchange, const json& value, unsigned status) {
-  co_await exchange.reply(status, "application/json", dump(value));
-}
+Async<void> ApiV1::reply(wire::Exchange& exchange, const json& value, unsigned status) { co_await exchange.reply(status, "application/json", dump(value)); }
 
 Async<void> ApiV1::read(wire::Exchange& exchange, std::string_view path) {
   static constexpr std::string_view kPool = "/v1/pools/";
@@ -144,8 +141,11 @@ json ApiV1::status(base::Time now) const {
     listeners.push_back({{"address", base::to_string(listener.address)}, {"pool", listener.pool}, {"classic", listener.classic}});
   }
   return {{"version", about_.version},
-          {"engine", {{"number", about_.engine}, {"pid", about_.pid}, {"workers", about_.workers},
-                      {"uptime_s", std::chrono::duration_cast<std::chrono::seconds>(now - about_.started).count()}}},
+          {"engine",
+           {{"number", about_.engine},
+            {"pid", about_.pid},
+            {"workers", about_.workers},
+            {"uptime_s", std::chrono::duration_cast<std::chrono::seconds>(now - about_.started).count()}}},
           {"listeners", listeners},
           {"pools", pools}};
 }

@@ -8,8 +8,7 @@ using link::Outcome;
 
 static constexpr std::size_t kPendingMax = 100;
 
-Operations::Operations(io::Loop& control, std::function<bool(const link::Command&)> send)
-    : control_(control), send_(std::move(send)), scope_(control) {}
+Operations::Operations(io::Loop& control, std::function<bool(const link::Command&)> send) : control_(control), send_(std::move(send)), scope_(control) {}
 
 Async<Outcome> Operations::execute(link::Command command) {
   command.id = next_id_++;

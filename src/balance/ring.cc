@@ -41,9 +41,8 @@ Result<Ring> Ring::build(const RingSettings& settings, const std::vector<std::ui
   const std::uint32_t m = settings.slots;
   const std::uint64_t needed = static_cast<std::uint64_t>(servers.size()) * settings.virtual_servers;
   if (needed > m) {
-    return base::fail(Code::too_large, std::to_string(servers.size()) + " servers with " +
-                                           std::to_string(settings.virtual_servers) + " virtual servers each need " +
-                                           std::to_string(needed) + " slots; the ring has " + std::to_string(m));
+    return base::fail(Code::too_large, std::to_string(servers.size()) + " servers with " + std::to_string(settings.virtual_servers) +
+                                           " virtual servers each need " + std::to_string(needed) + " slots; the ring has " + std::to_string(m));
   }
   Ring ring;
   ring.xxhash_ = settings.request_function.xxhash;

@@ -29,13 +29,13 @@ struct RingFunction {
 };
 
 struct RingSettings {
-  std::uint32_t slots = 512;            // M
-  std::uint32_t virtual_servers = 9;    // K
+  std::uint32_t slots = 512;          // M
+  std::uint32_t virtual_servers = 9;  // K
   Probing probing = Probing::linear;
-  std::uint32_t server_base = 1;        // the id of the pool's first server in Φ
-  std::uint32_t virtual_base = 1;       // the first j
-  RingFunction request_function;        // H(i)
-  RingFunction virtual_function;        // Φ(i, j)
+  std::uint32_t server_base = 1;   // the id of the pool's first server in Φ
+  std::uint32_t virtual_base = 1;  // the first j
+  RingFunction request_function;   // H(i)
+  RingFunction virtual_function;   // Φ(i, j)
 };
 
 // The printed functions: "s1" is H = i²+2i+17, Φ = i²+j²+2j+25 with linear probing; "s2" is H = i+2i²+17,

@@ -87,8 +87,7 @@ TEST(Ring, QuadraticProbingGoesOnLinearlyUpToAFullRing) {
     ASSERT_EQ(seats.size(), n);
     for (const auto& [server, count] : seats) EXPECT_EQ(count, 9) << server;
   }
-  EXPECT_EQ(Ring::build(settings, first_servers(57)).error().detail,
-            "57 servers with 9 virtual servers each need 513 slots; the ring has 512");
+  EXPECT_EQ(Ring::build(settings, first_servers(57)).error().detail, "57 servers with 9 virtual servers each need 513 slots; the ring has 512");
 }
 
 TEST(Ring, IsEmptyWithoutServers) {

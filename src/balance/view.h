@@ -42,7 +42,7 @@ std::string_view name(Phase phase);  // as users see it: a suspect is "unhealthy
 struct Replica {
   std::string pool;
   std::string name;
-  std::uint32_t slot = 0;   // counted from 1
+  std::uint32_t slot = 0;  // counted from 1
   std::uint64_t epoch = 0;
   base::Endpoint endpoint;
   std::int64_t pid = 0;
@@ -69,8 +69,8 @@ struct PoolView {
   std::string name;
   Policy policy = Policy::least_requests;
   Key key;
-  Ring ring;                                        // for Policy::ring
-  std::vector<std::shared_ptr<Replica>> replicas;   // in the order of their slots
+  Ring ring;                                       // for Policy::ring
+  std::vector<std::shared_ptr<Replica>> replicas;  // in the order of their slots
 };
 
 struct View {

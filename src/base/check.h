@@ -5,8 +5,8 @@ namespace ringmaster::base {
 [[noreturn]] void check_failed(const char* file, int line, const char* condition);
 }  // namespace ringmaster::base
 
-#define CHECK(condition)                                                         \
-  do {                                                                           \
-    if (!(condition)) [[unlikely]]                                               \
-      ::ringmaster::base::check_failed(__FILE__, __LINE__, #condition);          \
+#define CHECK(condition)                                                \
+  do {                                                                  \
+    if (!(condition)) [[unlikely]]                                      \
+      ::ringmaster::base::check_failed(__FILE__, __LINE__, #condition); \
   } while (false)

@@ -16,7 +16,7 @@ struct MonotonicClock {
   static constexpr bool is_steady = true;
 };
 
-using Time = MonotonicClock::time_point;           // monotonic; its zero means nothing
+using Time = MonotonicClock::time_point;                 // monotonic; its zero means nothing
 using WallTime = std::chrono::system_clock::time_point;  // for people and HTTP dates only
 
 inline constexpr Time kNever = Time::max();

@@ -18,9 +18,7 @@ class Random {
   }
 
   // Even over [0, bound); bound > 0. The bias of the multiply-shift is below 2^-32 for bounds below 2^32.
-  std::uint32_t below(std::uint32_t bound) {
-    return static_cast<std::uint32_t>(((next() >> 32) * bound) >> 32);
-  }
+  std::uint32_t below(std::uint32_t bound) { return static_cast<std::uint32_t>(((next() >> 32) * bound) >> 32); }
 
   // Even over [0, 1).
   double unit() { return static_cast<double>(next() >> 11) * 0x1.0p-53; }

@@ -90,9 +90,9 @@ int run_status(const ControlOptions& options) {
                 pool.at("replicas").size());
     std::printf("  %4s  %-24s %-12s %8s %9s %12s %9s\n", "slot", "name", "state", "pid", "in flight", "requests", "failures");
     for (const json& replica : pool.at("replicas")) {
-      std::printf("  %4d  %-24s %-12s %8d %9d %12lld %9lld\n", replica.value("slot", 0), replica.value("name", "").c_str(),
-                  replica.value("state", "").c_str(), replica.value("pid", 0), replica.value("in_flight", 0),
-                  static_cast<long long>(replica.value("requests", 0LL)), static_cast<long long>(replica.value("failures", 0LL)));
+      std::printf("  %4d  %-24s %-12s %8d %9d %12lld %9lld\n", replica.value("slot", 0), replica.value("name", "").c_str(), replica.value("state", "").c_str(),
+                  replica.value("pid", 0), replica.value("in_flight", 0), static_cast<long long>(replica.value("requests", 0LL)),
+                  static_cast<long long>(replica.value("failures", 0LL)));
     }
   }
   return 0;

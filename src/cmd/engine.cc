@@ -43,9 +43,7 @@ wire::ServerLimits server_limits(const config::Config& config) {
 }
 
 Engine::Engine(io::Loop& control, io::Handle link)
-    : loop_(control),
-      channel_(control, std::move(link)),
-      operations_(control, [this](const link::Command& command) { return channel_.deliver(command); }) {}
+    : loop_(control), channel_(control, std::move(link)), operations_(control, [this](const link::Command& command) { return channel_.deliver(command); }) {}
 
 Engine::~Engine() = default;
 
@@ -113,9 +111,8 @@ void Engine::start_worker(std::vector<io::Handle> listeners) {
   worker.thread = loop_.system().start_loop();
   for (io::Handle& listener : listeners) worker.listeners.push_back(listener.release());
   worker.thread->loop().post([this, &worker] {
-    worker.balancer = std::make_unique<proxy::Balancer>(worker.thread->loop(), config_, [this](const auto& replica) {
-      loop_.post([this, replica] { suspect(replica); });
-    });
+    worker.balancer =
+        std::make_unique<proxy::Balancer>(worker.thread->loop(), config_, [this](const auto& replica) { loop_.post([this, replica] { suspect(replica); }); });
   });
 }
 
@@ -136,8 +133,8 @@ void Engine::open_listeners(Worker& worker) {
 }
 
 void Engine::start_admin() {
-  api_ = std::make_unique<admin::ApiV1>(config_, *registry_, operations_,
-                                        admin::ApiV1::About{kVersion, setup_.engine, ::getpid(), setup_.workers, loop_.now()});
+  api_ =
+      std::make_unique<admin::ApiV1>(config_, *registry_, operations_, admin::ApiV1::About{kVersion, setup_.engine, ::getpid(), setup_.workers, loop_.now()});
   admin_server_ = std::make_unique<wire::Server>(loop_, *api_, server_limits(config_));
   admin_server_->listen(std::move(admin_listener_));
 }

@@ -58,8 +58,9 @@ void add_server_commands(CLI::App& app, Chosen& chosen) {
   static std::vector<std::string> listen;
   static ReplicaOptions options;
   CLI::App* replica = app.add_subcommand("replica", "The demo server: /home /heartbeat /prime/{n} /echo /sleep/{ms} …");
-  replica->add_option("--listen", listen, "Where to serve: 127.0.0.1:8080 or unix:/path; may be repeated. Default: the inherited\n"
-                                          "sockets (LISTEN_FDS), else 127.0.0.1:$PORT, else 127.0.0.1:8080");
+  replica->add_option("--listen", listen,
+                      "Where to serve: 127.0.0.1:8080 or unix:/path; may be repeated. Default: the inherited\n"
+                      "sockets (LISTEN_FDS), else 127.0.0.1:$PORT, else 127.0.0.1:8080");
   replica->add_option("--name", options.name, "A name for it");
   replica->add_option("--server-id", options.server_id, "What /home says it is")->envname("SERVER_ID")->capture_default_str();
   replica->footer("Example: SERVER_ID=7 ringmaster replica --listen 127.0.0.1:8080");
@@ -104,12 +105,13 @@ int run(int argc, char** argv) {
   CLI::App app("Ringmaster starts a fleet of servers, keeps it alive, and balances HTTP over it.", "ringmaster");
   app.set_version_flag("--version", std::string("ringmaster ") + kVersion);
   app.require_subcommand(1);
-  app.footer("Examples:\n"
-             "  ringmaster up --config config/demo.toml    three servers behind 127.0.0.1:5000\n"
-             "  curl http://127.0.0.1:5000/home            ask one of them\n"
-             "  ringmaster status                          see them all\n"
-             "  ringmaster add 1 S4                        one more\n"
-             "Exit codes: 0 done, 1 failed, 2 usage or configuration.");
+  app.footer(
+      "Examples:\n"
+      "  ringmaster up --config config/demo.toml    three servers behind 127.0.0.1:5000\n"
+      "  curl http://127.0.0.1:5000/home            ask one of them\n"
+      "  ringmaster status                          see them all\n"
+      "  ringmaster add 1 S4                        one more\n"
+      "Exit codes: 0 done, 1 failed, 2 usage or configuration.");
   Chosen chosen;
   add_server_commands(app, chosen);
   add_control_commands(app, chosen);

@@ -58,8 +58,13 @@ Async<void> DemoServer::echo(wire::Exchange& exchange) {
   const http::RequestHead& head = exchange.request();
   json fields = json::array();
   for (const http::Field& field : head.fields) fields.push_back({field.name, field.value});
-  const std::string answer = dump({{"method", head.method_text}, {"path", exchange.path()}, {"query", head.query}, {"fields", fields},
-                                   {"body", *body}, {"body_bytes", body->size()}, {"server", options_.server_id}});
+  const std::string answer = dump({{"method", head.method_text},
+                                   {"path", exchange.path()},
+                                   {"query", head.query},
+                                   {"fields", fields},
+                                   {"body", *body},
+                                   {"body_bytes", body->size()},
+                                   {"server", options_.server_id}});
   co_await exchange.reply(200, kJson, answer);
 }
 

@@ -4,9 +4,7 @@
 
 namespace ringmaster::config {
 
-std::string Pool::initial_name(unsigned slot) const {
-  return slot <= names.size() ? names[slot - 1] : "Server " + std::to_string(slot);
-}
+std::string Pool::initial_name(unsigned slot) const { return slot <= names.size() ? names[slot - 1] : "Server " + std::to_string(slot); }
 
 bool Pool::on_unix_socket() const {
   const auto has = [&](std::string_view placeholder) {

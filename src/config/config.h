@@ -32,8 +32,8 @@ struct Health {
   std::string path = "/";
   Duration interval = std::chrono::seconds(2);
   Duration timeout = std::chrono::seconds(1);
-  unsigned fall = 3;  // failed checks in a row until unhealthy
-  unsigned rise = 2;  // good ones until ready again
+  unsigned fall = 3;                               // failed checks in a row until unhealthy
+  unsigned rise = 2;                               // good ones until ready again
   Duration kill_after = std::chrono::seconds(30);  // unhealthy for so long: replaced
 };
 
@@ -44,9 +44,9 @@ struct Pool {
   std::string directory;
   std::vector<std::string> environment;  // "NAME=value", beside what we set
   std::vector<Limit> limits;
-  bool listen_fds = false;  // hand the listening socket over (sd_listen_fds)
-  Duration grace = std::chrono::seconds(5);          // from SIGTERM to SIGKILL
-  Duration drain = std::chrono::seconds(30);         // for requests in flight, before SIGTERM
+  bool listen_fds = false;                            // hand the listening socket over (sd_listen_fds)
+  Duration grace = std::chrono::seconds(5);           // from SIGTERM to SIGKILL
+  Duration drain = std::chrono::seconds(30);          // for requests in flight, before SIGTERM
   Duration ready_timeout = std::chrono::seconds(10);  // for those that /add makes
   // How many, and what they are called at first.
   unsigned replicas = 1;
@@ -77,7 +77,7 @@ struct Config {
   std::string file;  // where it came from
   std::string text;
   std::string state_dir = ".ringmaster";
-  unsigned workers = 0;  // 0: one per core
+  unsigned workers = 0;              // 0: one per core
   unsigned connections_max = 16000;  // of clients, per worker
   Timeouts timeouts;
   std::vector<Listener> listeners;

@@ -32,11 +32,16 @@ Result<void> read_endpoint(const std::string& text, Endpoint& endpoint) {
 
 Result<void> read_policy(const std::string& text, Pool& pool) {
   using balance::Policy;
-  if (text == "rendezvous") pool.policy = Policy::rendezvous;
-  else if (text == "ring") pool.policy = Policy::ring;
-  else if (text == "least_requests") pool.policy = Policy::least_requests;
-  else if (text == "round_robin") pool.policy = Policy::round_robin;
-  else return base::fail(Code::invalid, "'" + text + "' is no policy; there are rendezvous, ring, least_requests, round_robin");
+  if (text == "rendezvous")
+    pool.policy = Policy::rendezvous;
+  else if (text == "ring")
+    pool.policy = Policy::ring;
+  else if (text == "least_requests")
+    pool.policy = Policy::least_requests;
+  else if (text == "round_robin")
+    pool.policy = Policy::round_robin;
+  else
+    return base::fail(Code::invalid, "'" + text + "' is no policy; there are rendezvous, ring, least_requests, round_robin");
   return {};
 }
 
@@ -69,8 +74,8 @@ void read_ring(const toml::table& table, Pool& pool, Faults& faults) {
   reader.count("virtual_base", ring.virtual_base, 0, 1);
   reader.finish();
   if (static_cast<std::uint64_t>(ring.virtual_servers) * pool.replicas > ring.slots) {
-    faults.add(table.source(), std::to_string(pool.replicas) + " replicas with " + std::to_string(ring.virtual_servers) +
-                                   " virtual servers each do not fit " + std::to_string(ring.slots) + " slots");
+    faults.add(table.source(), std::to_string(pool.replicas) + " replicas with " + std::to_string(ring.virtual_servers) + " virtual servers each do not fit " +
+                                   std::to_string(ring.slots) + " slots");
   }
 }
 
@@ -219,8 +224,9 @@ Listener read_listener(const toml::table& table, const Config& config, Faults& f
   reader.flag("classic", listener.classic);
   read_classic_from(reader, listener);
   if (listener.classic && !listener.address.is_loopback() && listener.classic_from.empty()) {
-    faults.add(table.source(), "a classic listener beyond loopback lets everybody add and remove servers: "
-                               "list who may in classic_from = [\"10.0.0.0/8\"]");
+    faults.add(table.source(),
+               "a classic listener beyond loopback lets everybody add and remove servers: "
+               "list who may in classic_from = [\"10.0.0.0/8\"]");
   }
   reader.finish();
   return listener;

@@ -84,9 +84,7 @@ request_function = "i + j"
 }
 
 TEST(Config, RefusesWhatWouldBeDangerousOrAmbiguous) {
-  const auto has = [](const std::string& text, const std::string& part) {
-    EXPECT_NE(faults(text).find(part), std::string::npos) << faults(text);
-  };
+  const auto has = [](const std::string& text, const std::string& part) { EXPECT_NE(faults(text).find(part), std::string::npos) << faults(text); };
   has("[pool.web]\ncommand = [\"x\"]\n[[listener]]\naddress = \"0.0.0.0:1\"\npool = \"web\"\nclassic = true\n", "classic_from");
   has(kGood + "[admin]\naddress = \"0.0.0.0:5001\"\n", "the admin address must be a loopback address");
   has(kGood + "names = [\"A\", \"A\"]\n", "the name 'A' is given twice");

@@ -40,10 +40,14 @@ static bool parse_duration(std::string_view text, Duration& value) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   if (error != std::errc{} || number < 0 || number > 1'000'000'000) return false;
   const std::string_view unit(end, static_cast<std::size_t>(text.data() + text.size() - end));
-  if (unit == "ms") value = std::chrono::milliseconds(number);
-  else if (unit == "s") value = std::chrono::seconds(number);
-  else if (unit == "m") value = std::chrono::minutes(std::min<std::int64_t>(number, 1'000'000));
-  else return false;
+  if (unit == "ms")
+    value = std::chrono::milliseconds(number);
+  else if (unit == "s")
+    value = std::chrono::seconds(number);
+  else if (unit == "m")
+    value = std::chrono::minutes(std::min<std::int64_t>(number, 1'000'000));
+  else
+    return false;
   return true;
 }
 

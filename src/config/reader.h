@@ -32,8 +32,7 @@ class Faults {
 class Reader {
  public:
   // `name` is how messages call the table: "[pool.web]".
-  Reader(const toml::table& table, std::string name, Faults& faults)
-      : table_(table), name_(std::move(name)), faults_(faults) {}
+  Reader(const toml::table& table, std::string name, Faults& faults) : table_(table), name_(std::move(name)), faults_(faults) {}
 
   const toml::node* find(std::string_view key) {
     asked_.emplace_back(key);

@@ -66,9 +66,7 @@ BodyDecoder::State BodyDecoder::framing_byte(char c) {
   }
 }
 
-BodyDecoder::State BodyDecoder::after_size_line() const {
-  return remaining_ == 0 ? State::trailer_first : State::data;
-}
+BodyDecoder::State BodyDecoder::after_size_line() const { return remaining_ == 0 ? State::trailer_first : State::data; }
 
 BodyDecoder::State BodyDecoder::size_byte(char c) {
   static constexpr unsigned kDigitsMax = 16;
@@ -106,8 +104,7 @@ BodyDecoder::State BodyDecoder::extension_byte(char c) {
       if (c == '"') return State::extension_after;
       if (c == '\\') return State::extension_escape;
       [[fallthrough]];
-    case State::extension_escape:
-      return is(c, kFieldValue) ? State::extension_quoted : fail("a chunk extension is malformed");
+    case State::extension_escape: return is(c, kFieldValue) ? State::extension_quoted : fail("a chunk extension is malformed");
     default: return fail("a chunk extension is malformed");
   }
 }

@@ -33,11 +33,28 @@ class BodyDecoder {
 
  private:
   enum class State : std::uint8_t {
-    done, bad, until_close, length,
-    size_first, size, extension_name_first, extension_name, extension_value_first, extension_token,
-    extension_quoted, extension_escape, extension_after, size_lf,
-    data, data_cr, data_lf,
-    trailer_first, trailer_name, trailer_value, trailer_lf, end_lf,
+    done,
+    bad,
+    until_close,
+    length,
+    size_first,
+    size,
+    extension_name_first,
+    extension_name,
+    extension_value_first,
+    extension_token,
+    extension_quoted,
+    extension_escape,
+    extension_after,
+    size_lf,
+    data,
+    data_cr,
+    data_lf,
+    trailer_first,
+    trailer_name,
+    trailer_value,
+    trailer_lf,
+    end_lf,
   };
 
   std::size_t read_framing(std::string_view bytes);

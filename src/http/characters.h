@@ -8,9 +8,9 @@
 namespace ringmaster::http {
 
 enum CharacterClass : std::uint8_t {
-  kToken = 1,        // RFC 9110 section 5.6.2
-  kFieldValue = 2,   // VCHAR, obs-text, SP, HTAB (section 5.5)
-  kTarget = 4,       // VCHAR but '#': what may stand in a request target
+  kToken = 1,       // RFC 9110 section 5.6.2
+  kFieldValue = 2,  // VCHAR, obs-text, SP, HTAB (section 5.5)
+  kTarget = 4,      // VCHAR but '#': what may stand in a request target
   kDigit = 8,
   kHex = 16,
 };
@@ -51,8 +51,6 @@ inline bool is_token(std::string_view text) { return !text.empty() && all(text, 
 inline char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c; }
 
 // The value of a hexadecimal digit.
-inline unsigned hex_value(char c) {
-  return c <= '9' ? static_cast<unsigned>(c - '0') : static_cast<unsigned>(lower(c) - 'a') + 10;
-}
+inline unsigned hex_value(char c) { return c <= '9' ? static_cast<unsigned>(c - '0') : static_cast<unsigned>(lower(c) - 'a') + 10; }
 
 }  // namespace ringmaster::http

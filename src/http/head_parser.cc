@@ -252,8 +252,7 @@ Parse RequestParser::finish() {
     // An absolute-form target's host replaces the field (RFC 9112 section 3.2.2).
     if (head_.authority.empty()) head_.authority = host;
   }
-  if (const Parse step = parse_framing(head_.fields, head_.minor_version, head_.framing, head_.content_length);
-      step != Parse::done) {
+  if (const Parse step = parse_framing(head_.fields, head_.minor_version, head_.framing, head_.content_length); step != Parse::done) {
     return step;
   }
   head_.keep_alive = wants_keep_alive(head_.fields, head_.minor_version);
@@ -307,8 +306,7 @@ Parse ResponseParser::parse_status_line(std::string_view line) {
 }
 
 Parse ResponseParser::finish() {
-  if (const Parse step = parse_framing(head_.fields, head_.minor_version, head_.framing, head_.content_length);
-      step != Parse::done) {
+  if (const Parse step = parse_framing(head_.fields, head_.minor_version, head_.framing, head_.content_length); step != Parse::done) {
     return step;
   }
   head_.keep_alive = wants_keep_alive(head_.fields, head_.minor_version);

@@ -18,9 +18,8 @@ struct Outcome {
 };
 
 std::string summarise(const RequestHead& head, std::size_t bytes) {
-  std::string s = std::string(head.method_text) + " " + std::string(head.path) + "|" + std::string(head.query) + "|" +
-                  std::string(head.authority) + "|" + std::to_string(static_cast<int>(head.framing)) + "|" +
-                  std::to_string(head.content_length) + (head.keep_alive ? "|keep" : "|close") +
+  std::string s = std::string(head.method_text) + " " + std::string(head.path) + "|" + std::string(head.query) + "|" + std::string(head.authority) + "|" +
+                  std::to_string(static_cast<int>(head.framing)) + "|" + std::to_string(head.content_length) + (head.keep_alive ? "|keep" : "|close") +
                   (head.expects_continue ? "|expect" : "") + "|" + std::to_string(bytes);
   for (const Field& field : head.fields) s += "\n" + std::string(field.name) + "=" + std::string(field.value);
   return s;

@@ -62,8 +62,8 @@ class Fields {
   const Field* end() const { return room_.fields.data() + count_; }
   std::size_t size() const { return count_; }
 
-  const Field* find(FieldId id) const;                 // the first, or null
-  const Field* find(std::string_view name) const;      // by name, case-blind
+  const Field* find(FieldId id) const;             // the first, or null
+  const Field* find(std::string_view name) const;  // by name, case-blind
   std::size_t count(FieldId id) const;
 
  private:
@@ -85,7 +85,7 @@ struct RequestHead {
   unsigned minor_version;      // 0 or 1
   Framing framing;
   std::uint64_t content_length;
-  bool keep_alive;             // the client wants the connection to stay open
+  bool keep_alive;  // the client wants the connection to stay open
   bool expects_continue;
   Fields fields;
 };

@@ -12,9 +12,7 @@ static void append_number(std::string& out, std::uint64_t number, int base = 10)
   out.append(digits.data(), end);
 }
 
-static void append_field(std::string& out, std::string_view name, std::string_view value) {
-  out.append(name).append(": ").append(value).append("\r\n");
-}
+static void append_field(std::string& out, std::string_view name, std::string_view value) { out.append(name).append(": ").append(value).append("\r\n"); }
 
 static bool is_hop_by_hop(FieldId id) {
   switch (id) {
@@ -45,8 +43,7 @@ static bool is_nominated(const Fields& fields, const Field& field) {
   bool nominated = false;
   for (const Field& connection : fields) {
     if (connection.id != FieldId::connection) continue;
-    for_each_element(connection.value,
-                     [&](std::string_view option) { nominated |= equals_ignoring_case(option, field.name); });
+    for_each_element(connection.value, [&](std::string_view option) { nominated |= equals_ignoring_case(option, field.name); });
   }
   return nominated && !is_end_to_end(field);
 }
@@ -56,9 +53,8 @@ static bool has_nominations(const Fields& fields) {
   bool more = false;
   for (const Field& field : fields) {
     if (field.id != FieldId::connection) continue;
-    for_each_element(field.value, [&](std::string_view option) {
-      more |= !equals_ignoring_case(option, "close") && !equals_ignoring_case(option, "keep-alive");
-    });
+    for_each_element(field.value,
+                     [&](std::string_view option) { more |= !equals_ignoring_case(option, "close") && !equals_ignoring_case(option, "keep-alive"); });
   }
   return more;
 }
@@ -135,8 +131,7 @@ void append_response(std::string& out, const ResponseHead& head, const ResponseO
   out.append("\r\n");
 }
 
-void append_own_response(std::string& out, unsigned status, std::string_view content_type, std::string_view extra,
-                         const ResponseOptions& options) {
+void append_own_response(std::string& out, unsigned status, std::string_view content_type, std::string_view extra, const ResponseOptions& options) {
   append_status_line(out, status, reason_phrase(status));
   if (!content_type.empty()) append_field(out, "Content-Type", content_type);
   out.append(extra);
@@ -176,15 +171,13 @@ std::string_view reason_phrase(unsigned status) {
 
 std::string format_date(base::WallTime time) {
   static constexpr std::array kDays = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
-  static constexpr std::array kMonths = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
-                                         "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
+  static constexpr std::array kMonths = {"Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
   const std::time_t seconds = std::chrono::system_clock::to_time_t(time);
   std::tm utc{};
   ::gmtime_r(&seconds, &utc);
   const auto two = [](int number) { return (number < 10 ? "0" : "") + std::to_string(number); };
-  return std::string(kDays[static_cast<std::size_t>(utc.tm_wday)]) + ", " + two(utc.tm_mday) + " " +
-         kMonths[static_cast<std::size_t>(utc.tm_mon)] + " " + std::to_string(utc.tm_year + 1900) + " " + two(utc.tm_hour) +
-         ":" + two(utc.tm_min) + ":" + two(utc.tm_sec) + " GMT";
+  return std::string(kDays[static_cast<std::size_t>(utc.tm_wday)]) + ", " + two(utc.tm_mday) + " " + kMonths[static_cast<std::size_t>(utc.tm_mon)] + " " +
+         std::to_string(utc.tm_year + 1900) + " " + two(utc.tm_hour) + ":" + two(utc.tm_min) + ":" + two(utc.tm_sec) + " GMT";
 }
 
 }  // namespace ringmaster::http

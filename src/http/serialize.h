@@ -32,16 +32,15 @@ struct ResponseOptions {
   Framing framing = Framing::length;  // none: no body at all, and no field about one (204, 304, HEAD: see below)
   std::uint64_t content_length = 0;
   bool keep_alive = true;
-  unsigned minor_version = 1;         // of the client
-  std::string_view date{};            // for a response that has none; empty: none is added
+  unsigned minor_version = 1;  // of the client
+  std::string_view date{};     // for a response that has none; empty: none is added
 };
 
 // A replica's response as it is sent to the client. Answers to HEAD and 304s keep their Content-Length field.
 void append_response(std::string& out, const ResponseHead& head, const ResponseOptions& options);
 
 // A response of our own, head only. `extra` is zero or more whole "Name: value\r\n" lines.
-void append_own_response(std::string& out, unsigned status, std::string_view content_type, std::string_view extra,
-                         const ResponseOptions& options);
+void append_own_response(std::string& out, unsigned status, std::string_view content_type, std::string_view extra, const ResponseOptions& options);
 
 std::string_view reason_phrase(unsigned status);
 

@@ -19,9 +19,7 @@ std::string forward(const std::string& fields) {
 
 constexpr const char* kTail = "X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: h\r\n\r\n";
 
-TEST(Serialize, MakesTheForwardedHeadAnew) {
-  EXPECT_EQ(forward("Accept: */*\r\n"), std::string("GET /a?b HTTP/1.1\r\nHost: h\r\nAccept: */*\r\n") + kTail);
-}
+TEST(Serialize, MakesTheForwardedHeadAnew) { EXPECT_EQ(forward("Accept: */*\r\n"), std::string("GET /a?b HTTP/1.1\r\nHost: h\r\nAccept: */*\r\n") + kTail); }
 
 TEST(Serialize, LeavesHopByHopFieldsAndNominatedOnesBehind) {
   EXPECT_EQ(forward("Connection: close, X-Mine\r\nX-Mine: 1\r\nKeep-Alive: 3\r\nTE: trailers\r\nTrailer: x\r\n"
@@ -50,8 +48,7 @@ std::string respond(const std::string& head, Method method, ResponseOptions opti
 
 TEST(Serialize, FramesTheResponseForTheClient) {
   const std::string head = "HTTP/1.1 200 Fine\r\nDate: now\r\nContent-Length: 3\r\nConnection: close\r\n\r\n";
-  EXPECT_EQ(respond(head, Method::get, {.framing = Framing::length, .content_length = 3}),
-            "HTTP/1.1 200 Fine\r\nDate: now\r\nContent-Length: 3\r\n\r\n");
+  EXPECT_EQ(respond(head, Method::get, {.framing = Framing::length, .content_length = 3}), "HTTP/1.1 200 Fine\r\nDate: now\r\nContent-Length: 3\r\n\r\n");
   EXPECT_EQ(respond(head, Method::get, {.framing = Framing::chunked, .keep_alive = false}),
             "HTTP/1.1 200 Fine\r\nDate: now\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n");
   EXPECT_EQ(respond(head, Method::head, {.framing = Framing::none, .minor_version = 0}),
@@ -60,9 +57,7 @@ TEST(Serialize, FramesTheResponseForTheClient) {
             "HTTP/1.1 204 No Content\r\nDate: then\r\n\r\n");
 }
 
-TEST(Serialize, FormatsDates) {
-  EXPECT_EQ(format_date(base::WallTime(std::chrono::seconds(784111777))), "Sun, 06 Nov 1994 08:49:37 GMT");
-}
+TEST(Serialize, FormatsDates) { EXPECT_EQ(format_date(base::WallTime(std::chrono::seconds(784111777))), "Sun, 06 Nov 1994 08:49:37 GMT"); }
 
 TEST(Target, HasOneNormalForm) {
   struct Row {
@@ -70,12 +65,30 @@ TEST(Target, HasOneNormalForm) {
     const char* normal;  // null: refused
   };
   const Row rows[] = {
-      {"/", "/"},           {"/a/b", "/a/b"},         {"/a//b", "/a/b"},      {"//", "/"},
-      {"/./a", "/a"},       {"/a/./", "/a/"},         {"/a/../b", "/b"},      {"/a/%2e%2E/b", "/b"},
-      {"/..", nullptr},     {"/../etc", nullptr},     {"/a/../..", nullptr},  {"/%2e%2e/x", nullptr},
-      {"/%41%7e", "/A~"},   {"/a%2fb", "/a%2Fb"},     {"/%00", nullptr},      {"/%zz", nullptr},
-      {"/%4", nullptr},     {"/a;x=1", "/a;x=1"},     {"/A", "/A"},           {"/a/..", "/"},
-      {"/%0d%0a", "/%0D%0A"}, {"/.well-known/x", "/.well-known/x"}, {"/...", "/..."}, {"/a/.", "/a/"},
+      {"/", "/"},
+      {"/a/b", "/a/b"},
+      {"/a//b", "/a/b"},
+      {"//", "/"},
+      {"/./a", "/a"},
+      {"/a/./", "/a/"},
+      {"/a/../b", "/b"},
+      {"/a/%2e%2E/b", "/b"},
+      {"/..", nullptr},
+      {"/../etc", nullptr},
+      {"/a/../..", nullptr},
+      {"/%2e%2e/x", nullptr},
+      {"/%41%7e", "/A~"},
+      {"/a%2fb", "/a%2Fb"},
+      {"/%00", nullptr},
+      {"/%zz", nullptr},
+      {"/%4", nullptr},
+      {"/a;x=1", "/a;x=1"},
+      {"/A", "/A"},
+      {"/a/..", "/"},
+      {"/%0d%0a", "/%0D%0A"},
+      {"/.well-known/x", "/.well-known/x"},
+      {"/...", "/..."},
+      {"/a/.", "/a/"},
   };
   for (const Row& row : rows) {
     std::string scratch;

@@ -17,9 +17,7 @@ bool split_absolute(std::string_view target, std::string_view& authority, std::s
   return is_authority(authority);
 }
 
-static bool is_host_character(char c) {
-  return is(c, kDigit) || (lower(c) >= 'a' && lower(c) <= 'z') || std::string_view("-._~!$&'()*+,;=%").contains(c);
-}
+static bool is_host_character(char c) { return is(c, kDigit) || (lower(c) >= 'a' && lower(c) <= 'z') || std::string_view("-._~!$&'()*+,;=%").contains(c); }
 
 bool is_authority(std::string_view text) {
   std::size_t end = 0;
@@ -46,9 +44,7 @@ static bool is_normal(std::string_view path) {
   return true;
 }
 
-static bool is_unreserved(char c) {
-  return is(c, kDigit) || (lower(c) >= 'a' && lower(c) <= 'z') || c == '-' || c == '.' || c == '_' || c == '~';
-}
+static bool is_unreserved(char c) { return is(c, kDigit) || (lower(c) >= 'a' && lower(c) <= 'z') || c == '-' || c == '.' || c == '_' || c == '~'; }
 
 // Escapes decoded where that is safe, in upper case where not.
 static bool decode(std::string_view path, std::string& out) {

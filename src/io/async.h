@@ -122,9 +122,7 @@ template <class T>
 Async<T> Promise<T>::get_return_object() {
   return Async<T>(Async<T>::Frame::from_promise(*this));
 }
-inline Async<void> Promise<void>::get_return_object() {
-  return Async<void>(Async<void>::Frame::from_promise(*this));
-}
+inline Async<void> Promise<void>::get_return_object() { return Async<void>(Async<void>::Frame::from_promise(*this)); }
 }  // namespace detail
 
 }  // namespace ringmaster::io

@@ -8,8 +8,7 @@ namespace ringmaster::io {
 
 // Errors of the connection that was to be accepted, not of the listener (accept(2)): on to the next one.
 static bool is_passing(int error) {
-  return error == ECONNABORTED || error == EINTR || error == EPROTO || error == ENETDOWN || error == EHOSTUNREACH ||
-         error == ENETUNREACH;
+  return error == ECONNABORTED || error == EINTR || error == EPROTO || error == ENETDOWN || error == EHOSTUNREACH || error == ENETUNREACH;
 }
 
 Async<void> Listener::serve(Accepted accepted) {
@@ -27,8 +26,7 @@ Async<void> Listener::serve(Accepted accepted) {
       }
       if (is_passing(got.error)) continue;
       if (got.would_block()) break;
-      base::log::warning("accepting on {} rests for 100 ms: {}", base::to_string(local()),
-                         base::describe(base::from_errno(got.error, "accept")));
+      base::log::warning("accepting on {} rests for 100 ms: {}", base::to_string(local()), base::describe(base::from_errno(got.error, "accept")));
       pause();
       const Code slept = co_await loop.sleep(std::chrono::milliseconds(100));
       resume();

@@ -33,13 +33,7 @@ void Wait::abandon() {
   static_cast<base::Link<ReadyTag>*>(this)->unlink();
 }
 
-Loop::Loop(System& system)
-    : system_(system),
-      now_(system.now()),
-      random_(system.random_seed()),
-      wheel_(now_),
-      events_(kEventsPerTurn),
-      root_(*this) {}
+Loop::Loop(System& system) : system_(system), now_(system.now()), random_(system.random_seed()), wheel_(now_), events_(kEventsPerTurn), root_(*this) {}
 
 Loop::~Loop() { CHECK(root_.empty()); }
 

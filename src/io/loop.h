@@ -33,7 +33,7 @@ class Loop {
 
   // Runs until stop(); then cancels the root scope and goes on until its last fiber has ended.
   void run();
-  void stop();                          // any thread
+  void stop();                            // any thread
   void post(std::function<void()> call);  // any thread: `call` runs on the loop's, soon
 
   // One round, waiting at most `wait_max` for something to happen. True if anything ran.

@@ -153,10 +153,14 @@ int RealSystem::connect_error(int fd) {
 
 Transfer RealSystem::read(int fd, std::span<char> into) {
   if (fd == signal_fd_) return read_signal(into);
-  return outcome(::read(fd, into.data(), into.size()));
+  // recv() and send() are shorter ways through the kernel than read() and sendmsg().
+  const Transfer got = outcome(::recv(fd, into.data(), into.size(), 0));
+  if (got.count < 0 && got.error == ENOTSOCK) return outcome(::read(fd, into.data(), into.size()));  // a pipe
+  return got;
 }
 
 Transfer RealSystem::write(int fd, std::span<const iovec> from) {
+  if (from.size() == 1) return outcome(::send(fd, from[0].iov_base, from[0].iov_len, MSG_NOSIGNAL));
   msghdr message{};
   message.msg_iov = const_cast<iovec*>(from.data());  // NOLINT: sendmsg does not write there
   message.msg_iovlen = from.size();
@@ -194,8 +198,8 @@ std::size_t RealSystem::poll(std::span<Event> events, Duration wait_max) {
   static constexpr std::size_t kBatch = 256;
   std::array<epoll_event, kBatch> ready;
   const auto wait = std::chrono::ceil<std::chrono::milliseconds>(wait_max).count();
-  const int count = ::epoll_wait(epoll_, ready.data(), static_cast<int>(std::min(kBatch, events.size())),
-                                 static_cast<int>(std::min<std::int64_t>(wait, 60'000)));
+  const int count =
+      ::epoll_wait(epoll_, ready.data(), static_cast<int>(std::min(kBatch, events.size())), static_cast<int>(std::min<std::int64_t>(wait, 60'000)));
   std::size_t used = 0;
   for (int i = 0; i < count; ++i) {
     const epoll_event& event = ready[static_cast<std::size_t>(i)];

@@ -77,7 +77,7 @@ Result<Handle> RealSystem::create_memory(std::size_t bytes) {
 }
 
 Result<Mapping> RealSystem::map(int fd) {
-  struct stat status {};
+  struct stat status{};
   if (::fstat(fd, &status) != 0) return std::unexpected(from_errno(errno, "shared memory"));
   const auto bytes = static_cast<std::size_t>(status.st_size);
   if (bytes == 0) return Mapping{};

@@ -102,9 +102,7 @@ struct Scope::Root {
   std::coroutine_handle<RootPromise> frame;
 };
 
-inline Scope::Root Scope::RootPromise::get_return_object() {
-  return {std::coroutine_handle<RootPromise>::from_promise(*this)};
-}
+inline Scope::Root Scope::RootPromise::get_return_object() { return {std::coroutine_handle<RootPromise>::from_promise(*this)}; }
 
 namespace detail {
 

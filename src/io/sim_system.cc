@@ -20,7 +20,9 @@ void SimStream::connect(const std::shared_ptr<SimStream>& a, const std::shared_p
   b->self_ = b;
   SimWorld& world = a->world_;
   const SimFaults& faults = world.faults();
-  const auto moment = [&] { return world.now() + Duration(static_cast<std::int64_t>(world.random().unit() * static_cast<double>(faults.fault_within.count()))); };
+  const auto moment = [&] {
+    return world.now() + Duration(static_cast<std::int64_t>(world.random().unit() * static_cast<double>(faults.fault_within.count())));
+  };
   if (world.random().unit() < faults.reset) {
     world.at(moment(), [&world, left = std::weak_ptr(a), right = std::weak_ptr(b), to = a->server_] {
       const auto x = left.lock();

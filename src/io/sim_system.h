@@ -33,8 +33,8 @@ class SimStream final : public SimObject {
   std::string inbox_;
   std::size_t on_the_way_ = 0;  // bytes towards this end
   Time last_arrival_{};
-  bool ended_ = false;      // the peer ended its side and that has arrived
-  bool shut_ = false;       // our side is ended
+  bool ended_ = false;  // the peer ended its side and that has arrived
+  bool shut_ = false;   // our side is ended
   bool broken_ = false;
   bool reset_on_close_ = false;
 };
@@ -91,7 +91,9 @@ class SimSystem final : public System {
   explicit SimSystem(SimProcess& process) : process_(process), world_(process.world) {}
 
   Time now() override { return world_.now(); }
-  base::WallTime wall_now() override { return base::WallTime(std::chrono::seconds(1'000'000'000) + std::chrono::duration_cast<base::WallTime::duration>(world_.now().time_since_epoch())); }
+  base::WallTime wall_now() override {
+    return base::WallTime(std::chrono::seconds(1'000'000'000) + std::chrono::duration_cast<base::WallTime::duration>(world_.now().time_since_epoch()));
+  }
   std::uint64_t random_seed() override { return world_.random().next(); }
 
   Result<Handle> listen(const Endpoint& at, const ListenOptions& options) override;

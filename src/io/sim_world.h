@@ -68,9 +68,9 @@ using SimObjectPtr = std::shared_ptr<SimObject>;
 struct SimFaults {
   Duration delay_min = std::chrono::microseconds(20);
   Duration delay_max = std::chrono::milliseconds(1);
-  double fragment = 0.2;    // of writes that arrive in pieces
-  double reset = 0;         // of connections that break at some moment
-  double half_close = 0;    // of connections whose one side ends early
+  double fragment = 0.2;                                  // of writes that arrive in pieces
+  double reset = 0;                                       // of connections that break at some moment
+  double half_close = 0;                                  // of connections whose one side ends early
   Duration fault_within = std::chrono::milliseconds(50);  // of its beginning
 };
 

@@ -23,12 +23,12 @@ namespace {
 
 // Everything the child needs, made before fork(): it must not allocate.
 struct Prepared {
-  std::string path;                 // of the executable
+  std::string path;  // of the executable
   std::vector<char*> argv;
   std::vector<std::string> environment;
   std::vector<char*> envp;
-  std::string listen_pid;           // "LISTEN_PID=" and room for digits
-  std::vector<int> inherited;       // duplicated above the range that they will take
+  std::string listen_pid;      // "LISTEN_PID=" and room for digits
+  std::vector<int> inherited;  // duplicated above the range that they will take
   pid_t parent = 0;
   int report = -1;
   int output = -1;

@@ -46,8 +46,7 @@ Result<std::size_t> ReadOperation::await_resume() const {
   return count_;
 }
 
-WriteOperation::WriteOperation(Watch& watch, std::span<const std::string_view> pieces, Time deadline)
-    : StreamOperation(watch, watch.writer, deadline) {
+WriteOperation::WriteOperation(Watch& watch, std::span<const std::string_view> pieces, Time deadline) : StreamOperation(watch, watch.writer, deadline) {
   CHECK(pieces.size() <= kPiecesMax);
   for (const std::string_view piece : pieces) {
     if (piece.empty()) continue;

@@ -37,8 +37,7 @@ class StreamOperation : public FiberWait {
   void done() final;
 
  protected:
-  StreamOperation(Watch& watch, Wait*& slot, Time deadline)
-      : FiberWait(watch.loop()), watch_(watch), slot_(slot), deadline_(deadline) {}
+  StreamOperation(Watch& watch, Wait*& slot, Time deadline) : FiberWait(watch.loop()), watch_(watch), slot_(slot), deadline_(deadline) {}
   virtual bool attempt() = 0;
 
   Watch& watch_;
@@ -55,8 +54,7 @@ class StreamOperation : public FiberWait {
 
 class ReadOperation final : public StreamOperation {
  public:
-  ReadOperation(Watch& watch, std::span<char> into, Time deadline)
-      : StreamOperation(watch, watch.reader, deadline), into_(into) {}
+  ReadOperation(Watch& watch, std::span<char> into, Time deadline) : StreamOperation(watch, watch.reader, deadline), into_(into) {}
   // The number of bytes read, 0 when the peer has ended its side.
   Result<std::size_t> await_resume() const;
 

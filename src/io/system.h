@@ -88,7 +88,7 @@ struct Limit {
 };
 
 struct SpawnRequest {
-  std::vector<std::string> argv;  // argv[0] is looked up in PATH unless it has a slash
+  std::vector<std::string> argv;         // argv[0] is looked up in PATH unless it has a slash
   std::vector<std::string> environment;  // "NAME=value"; nothing is inherited
   std::string directory;                 // empty: ours
   std::vector<Limit> limits;
@@ -169,8 +169,8 @@ class System {
   virtual Result<Child> spawn(const SpawnRequest& request) = 0;
   virtual void signal(const Child& child, int number) = 0;
   virtual std::optional<ExitStatus> reap(const Child& child) = 0;
-  virtual std::string start_time(pid_t pid) = 0;  // tells a process from a later one of the same pid; "" if gone
-  virtual void kill_leftover(pid_t pid) = 0;      // SIGKILL to a process group that an earlier master left
+  virtual std::string start_time(pid_t pid) = 0;                     // tells a process from a later one of the same pid; "" if gone
+  virtual void kill_leftover(pid_t pid) = 0;                         // SIGKILL to a process group that an earlier master left
   virtual Result<Handle> signals(std::span<const int> numbers) = 0;  // read as one byte each, a signal's number
   virtual std::string own_executable() = 0;
 

@@ -27,8 +27,7 @@ void TimerWheel::place(Timer& timer) {
   const std::uint64_t tick = std::min<std::uint64_t>(timer.tick_, now_ + kReach - (1ULL << (kSlotBits * (kLevels - 1))));
   // The highest bit in which the tick differs from now decides the level: below it, the slot number is unambiguous.
   const std::uint64_t difference = tick ^ now_;
-  const unsigned level =
-      difference == 0 ? 0 : std::min(kLevels - 1, (static_cast<unsigned>(std::bit_width(difference)) - 1) / kSlotBits);
+  const unsigned level = difference == 0 ? 0 : std::min(kLevels - 1, (static_cast<unsigned>(std::bit_width(difference)) - 1) / kSlotBits);
   const auto slot = static_cast<unsigned>((tick >> (kSlotBits * level)) % kSlots);
   slots_[level][slot].push_back(timer);
   occupied_[level] |= 1ULL << slot;

@@ -57,7 +57,7 @@ class TimerWheel {
   std::uint64_t tick_of(base::Time t) const;
 
   base::Time start_;
-  std::uint64_t now_ = 0;  // the last tick that advance() has done
+  std::uint64_t now_ = 0;                          // the last tick that advance() has done
   std::array<std::uint64_t, kLevels> occupied_{};  // a set bit may be stale (its timers were cleared), never missing
   mutable std::array<std::array<Slot, kSlots>, kLevels> slots_;
 };

@@ -41,9 +41,9 @@ class Wait : public base::Link<ReadyTag>, public Timer, public Cancellable {
   Loop& loop() const { return loop_; }
 
  protected:
-  void begin(Time deadline);   // idle → waiting
-  void abandon();              // → idle, whatever it was, without done()
-  virtual void detach() {}     // takes it off whatever would have woken it
+  void begin(Time deadline);  // idle → waiting
+  void abandon();             // → idle, whatever it was, without done()
+  virtual void detach() {}    // takes it off whatever would have woken it
 
  private:
   Loop& loop_;

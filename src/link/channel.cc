@@ -9,10 +9,9 @@ using base::Result;
 
 static constexpr std::size_t kInlineBytesMax = 32 * 1024;  // larger messages travel in shared memory
 static constexpr std::size_t kOutboxMax = 256;
-static constexpr std::string_view kInMemory = "memory";    // "the message is in the last descriptor"
+static constexpr std::string_view kInMemory = "memory";  // "the message is in the last descriptor"
 
-Channel::Channel(io::Loop& loop, io::Handle socket)
-    : watch_(loop, std::move(socket), io::Trigger::edge, io::kWritable), buffer_(kInlineBytesMax + 1) {}
+Channel::Channel(io::Loop& loop, io::Handle socket) : watch_(loop, std::move(socket), io::Trigger::edge, io::kWritable), buffer_(kInlineBytesMax + 1) {}
 
 bool Channel::transmit(const std::string& text, std::span<const int> descriptors) {
   if (!watch_.writable()) return false;

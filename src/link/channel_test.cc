@@ -57,8 +57,7 @@ TEST(Messages, SurviveTheRoundTrip) {
 }
 
 TEST(Messages, MalformedOnesAreErrors) {
-  for (const char* text : {"", "{", "{}", "{\"type\":\"nonsense\"}", "{\"type\":\"change\"}", "[1]",
-                           "{\"type\":\"seen\",\"generation\":\"x\"}"}) {
+  for (const char* text : {"", "{", "{}", "{\"type\":\"nonsense\"}", "{\"type\":\"change\"}", "[1]", "{\"type\":\"seen\",\"generation\":\"x\"}"}) {
     EXPECT_FALSE(decode(text).has_value()) << text;
   }
 }

@@ -8,16 +8,22 @@ namespace ringmaster::link {
 using nlohmann::json;
 
 static constexpr std::array<std::string_view, 5> kStates = {"starting", "running", "draining", "stopped", "backing_off"};
-static constexpr std::array<std::string_view, 10> kTypes = {"setup", "snapshot", "change", "outcome", "drain",
-                                                            "hello", "health", "seen", "command", "resync"};
+static constexpr std::array<std::string_view, 10> kTypes = {"setup", "snapshot", "change", "outcome", "drain", "hello", "health", "seen", "command", "resync"};
 
 std::string_view name(State state) { return kStates[static_cast<std::size_t>(state)]; }
 
 // nlohmann's way of (de)serialising our types: functions of these names, found by the argument's namespace.
 
 static void to_json(json& j, const ReplicaState& r) {
-  j = {{"pool", r.pool}, {"slot", r.slot}, {"epoch", r.epoch}, {"name", r.name}, {"state", static_cast<int>(r.state)},
-       {"healthy", r.healthy}, {"exited", r.exited}, {"cell", r.cell}, {"pid", r.pid},
+  j = {{"pool", r.pool},
+       {"slot", r.slot},
+       {"epoch", r.epoch},
+       {"name", r.name},
+       {"state", static_cast<int>(r.state)},
+       {"healthy", r.healthy},
+       {"exited", r.exited},
+       {"cell", r.cell},
+       {"pid", r.pid},
        {"endpoint", r.endpoint.family == base::Endpoint::Family::none ? "" : base::to_string(r.endpoint)}};
 }
 static void from_json(const json& j, ReplicaState& r) {
@@ -33,9 +39,7 @@ static void from_json(const json& j, ReplicaState& r) {
   if (const auto endpoint = base::Endpoint::parse(j.at("endpoint").get<std::string>())) r.endpoint = *endpoint;
 }
 
-static void to_json(json& j, const Setup& m) {
-  j = {{"config_file", m.config_file}, {"engine", m.engine}, {"workers", m.workers}, {"listeners", m.listeners}};
-}
+static void to_json(json& j, const Setup& m) { j = {{"config_file", m.config_file}, {"engine", m.engine}, {"workers", m.workers}, {"listeners", m.listeners}}; }
 static void from_json(const json& j, Setup& m) {
   j.at("config_file").get_to(m.config_file);
   j.at("engine").get_to(m.engine);
@@ -52,18 +56,14 @@ static void from_json(const json& j, Change& m) {
   j.at("generation").get_to(m.generation);
   j.at("replica").get_to(m.replica);
 }
-static void to_json(json& j, const Outcome& m) {
-  j = {{"command", m.command}, {"code", static_cast<int>(m.code)}, {"detail", m.detail}, {"names", m.names}};
-}
+static void to_json(json& j, const Outcome& m) { j = {{"command", m.command}, {"code", static_cast<int>(m.code)}, {"detail", m.detail}, {"names", m.names}}; }
 static void from_json(const json& j, Outcome& m) {
   j.at("command").get_to(m.command);
   m.code = static_cast<base::Code>(j.at("code").get<std::uint8_t>());
   j.at("detail").get_to(m.detail);
   j.at("names").get_to(m.names);
 }
-static void to_json(json& j, const Health& m) {
-  j = {{"pool", m.pool}, {"slot", m.slot}, {"epoch", m.epoch}, {"ready", m.ready}};
-}
+static void to_json(json& j, const Health& m) { j = {{"pool", m.pool}, {"slot", m.slot}, {"epoch", m.epoch}, {"ready", m.ready}}; }
 static void from_json(const json& j, Health& m) {
   j.at("pool").get_to(m.pool);
   j.at("slot").get_to(m.slot);

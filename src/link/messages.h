@@ -31,18 +31,18 @@ struct ReplicaState {
   std::uint64_t epoch = 0;
   std::string name;
   State state = State::starting;
-  bool healthy = false;     // as last reported; a new engine begins with it
-  bool exited = false;      // stopped because its process ended by itself
-  std::uint32_t cell = 0;   // of the counters
-  std::int64_t pid = 0;     // 0: none
+  bool healthy = false;    // as last reported; a new engine begins with it
+  bool exited = false;     // stopped because its process ended by itself
+  std::uint32_t cell = 0;  // of the counters
+  std::int64_t pid = 0;    // 0: none
   base::Endpoint endpoint;
 };
 
 struct Setup {
-  std::string config_file;        // its name; the text comes as the first descriptor
-  std::uint64_t engine = 0;       // its number, from 1
+  std::string config_file;   // its name; the text comes as the first descriptor
+  std::uint64_t engine = 0;  // its number, from 1
   std::uint32_t workers = 1;
-  std::uint32_t listeners = 0;    // per worker; descriptors after the first two (config, counters), worker by worker
+  std::uint32_t listeners = 0;  // per worker; descriptors after the first two (config, counters), worker by worker
 };
 struct Snapshot {
   std::uint64_t generation = 0;
@@ -55,8 +55,8 @@ struct Change {
 struct Outcome {
   std::uint64_t command = 0;
   base::Code code = base::Code::ok;
-  std::string detail;               // for a person, when code is not ok
-  std::vector<std::string> names;   // the pool's, in the order of its slots, after the change
+  std::string detail;              // for a person, when code is not ok
+  std::vector<std::string> names;  // the pool's, in the order of its slots, after the change
 };
 struct Drain {};
 

@@ -10,8 +10,7 @@ namespace ringmaster::proxy {
 using balance::Phase;
 using link::State;
 
-Registry::Registry(const config::Config& config, balance::Cell* cells, Listener listener)
-    : config_(config), cells_(cells), listener_(std::move(listener)) {
+Registry::Registry(const config::Config& config, balance::Cell* cells, Listener listener) : config_(config), cells_(cells), listener_(std::move(listener)) {
   for (const config::Pool& pool : config.pools) pools_[pool.name];
 }
 
@@ -71,9 +70,9 @@ void Registry::apply(const link::ReplicaState& state) {
     update(current, state);
     return;
   }
-  if (current && current->epoch > state.epoch) return;  // an older epoch cannot come back
+  if (current && current->epoch > state.epoch) return;                // an older epoch cannot come back
   if (state.endpoint.family == base::Endpoint::Family::none) return;  // not started yet: a change will follow
-  if (current && !current->exited) listener_.left(current);  // a rest that is over
+  if (current && !current->exited) listener_.left(current);           // a rest that is over
   const Record record = make(state);
   update(record, state);
   seats[state.slot] = record;

@@ -108,8 +108,7 @@ Async<void> Relay::give_up(const std::optional<Failure>& failure) {
     co_return;
   }
   const bool late = error.code == Code::timeout;
-  co_await wire::reply_error(exchange_, *options_.pages, late ? 504 : 502,
-                             "replica '" + tried_[tries_ - 1]->name + "' failed: " + base::describe(error));
+  co_await wire::reply_error(exchange_, *options_.pages, late ? 504 : 502, "replica '" + tried_[tries_ - 1]->name + "' failed: " + base::describe(error));
 }
 
 Async<std::optional<Relay::Failure>> Relay::attempt(Upstream& upstream) {

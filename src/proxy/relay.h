@@ -63,11 +63,11 @@ class Relay {
   const ForwardOptions& options_;
   RelayWorkspace& workspace_;
   std::optional<std::uint64_t> key_;
-  std::array<Upstream*, kTriesMax> upstreams_{};     // that were tried; kept alive until the end
+  std::array<Upstream*, kTriesMax> upstreams_{};      // that were tried; kept alive until the end
   std::array<balance::Replica*, kTriesMax> tried_{};  // theirs, as pick() wants them
   unsigned tries_ = 0;
   base::Time wait_until_ = base::kNever;  // for a replica to become ready; set when waiting begins
-  bool streamed_ = false;  // part of the body has been read for good: it cannot be sent again
+  bool streamed_ = false;                 // part of the body has been read for good: it cannot be sent again
 };
 
 }  // namespace ringmaster::proxy

@@ -25,8 +25,7 @@ class Upstream {
     io::Watch& watch_;
   };
 
-  Upstream(io::Loop& loop, std::shared_ptr<balance::Replica> replica)
-      : replica_(std::move(replica)), connections_(loop, replica_->endpoint) {}
+  Upstream(io::Loop& loop, std::shared_ptr<balance::Replica> replica) : replica_(std::move(replica)), connections_(loop, replica_->endpoint) {}
 
   balance::Replica& replica() { return *replica_; }
   const std::shared_ptr<balance::Replica>& share() const { return replica_; }

@@ -55,9 +55,9 @@ class Fleet {
     const config::Pool* pool;
     link::ReplicaState now;
     bool leaving = false;
-    bool at_once = false;  // leave without waiting for the engine
+    bool at_once = false;       // leave without waiting for the engine
     std::uint64_t left_at = 0;  // the generation that unrouted it
-    io::Signal changed;    // health, or leaving
+    io::Signal changed;         // health, or leaving
     base::Time ready_since = base::kNever;
     base::Time unhealthy_since = base::kNever;
     unsigned early_deaths = 0;

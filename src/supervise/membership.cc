@@ -100,7 +100,8 @@ Async<Outcome> Fleet::add(std::string pool_name, std::int64_t count, std::vector
   const std::uint64_t total = seats.size() + static_cast<std::uint64_t>(std::max<std::int64_t>(count, 0));
   if (count < 1) co_return finish(refuse(Code::invalid, "n must be a whole number, 1 or more"));
   if (count > pool->replicas_max || total > pool->replicas_max) {
-    co_return finish(refuse(Code::too_large, "there can be at most " + std::to_string(pool->replicas_max) + " servers; there are " + std::to_string(seats.size())));
+    co_return finish(
+        refuse(Code::too_large, "there can be at most " + std::to_string(pool->replicas_max) + " servers; there are " + std::to_string(seats.size())));
   }
   if (pool->policy == balance::Policy::ring && total * pool->ring.virtual_servers > pool->ring.slots) {
     co_return finish(refuse(Code::too_large, std::to_string(total) + " servers with " + std::to_string(pool->ring.virtual_servers) +

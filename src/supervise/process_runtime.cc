@@ -20,9 +20,8 @@ class RunningProcess final : public Running {
   RunningProcess(io::Loop& loop, io::Child child, const std::string& name, std::string socket_path)
       : loop_(loop), process_(loop, std::move(child)), socket_path_(std::move(socket_path)) {
     // In the root scope: its children may go on writing after it has ended.
-    loop.root().spawn(io::read_lines(loop, process_.take_output(), [name](std::string_view line) {
-      base::log::info("[{}] {}", name, base::log::printable(line, 4096));
-    }));
+    loop.root().spawn(
+        io::read_lines(loop, process_.take_output(), [name](std::string_view line) { base::log::info("[{}] {}", name, base::log::printable(line, 4096)); }));
   }
   ~RunningProcess() override {
     if (!socket_path_.empty()) loop_.system().remove_file(socket_path_);

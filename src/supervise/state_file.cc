@@ -59,7 +59,8 @@ bool StateFile::save(const Desired& desired) {
     pools[name] = {{"configured", pool.configured}, {"slots", slots}};
   }
   const auto saved = system_->replace_file(directory_ + "/desired.json", json({{"pools", pools}}).dump(1) + "\n", true);
-  if (!saved && !failing_) base::log::error("the set of replicas could not be saved, and will be forgotten at the next start: {}", base::describe(saved.error()));
+  if (!saved && !failing_)
+    base::log::error("the set of replicas could not be saved, and will be forgotten at the next start: {}", base::describe(saved.error()));
   if (saved && failing_) base::log::info("the set of replicas is saved again");
   failing_ = !saved;
   return saved.has_value();

@@ -43,8 +43,7 @@ class StateFile {
   const std::string& directory() const { return directory_; }
 
  private:
-  StateFile(io::System& system, std::string directory, io::Handle lock)
-      : system_(&system), directory_(std::move(directory)), lock_(std::move(lock)) {}
+  StateFile(io::System& system, std::string directory, io::Handle lock) : system_(&system), directory_(std::move(directory)), lock_(std::move(lock)) {}
   io::System* system_;
   std::string directory_;
   io::Handle lock_;

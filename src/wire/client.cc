@@ -68,9 +68,7 @@ Async<Result<void>> ResponseReader::read_head(Time deadline) {
   co_return Result<void>{};
 }
 
-std::string_view ResponseReader::arrived_body() {
-  return in_.empty() || body_.done() ? std::string_view{} : decode_in_place(body_, in_);
-}
+std::string_view ResponseReader::arrived_body() { return in_.empty() || body_.done() ? std::string_view{} : decode_in_place(body_, in_); }
 
 Async<Result<std::string_view>> ResponseReader::read_body(Duration wait_max) {
   while (!complete()) {
@@ -94,12 +92,11 @@ Async<Result<std::string_view>> ResponseReader::read_body(Duration wait_max) {
   co_return std::string_view{};
 }
 
-Async<Result<FetchResponse>> fetch(io::Loop& loop, const Endpoint& server, const FetchRequest& request, Time deadline,
-                                   std::size_t body_bytes_max) {
+Async<Result<FetchResponse>> fetch(io::Loop& loop, const Endpoint& server, const FetchRequest& request, Time deadline, std::size_t body_bytes_max) {
   auto stream = co_await io::connect(loop, server, deadline);
   if (!stream) co_return std::unexpected(stream.error());
-  std::string head = request.method + " " + request.target + " HTTP/1.1\r\nHost: " + request.host +
-                     "\r\nUser-Agent: ringmaster\r\nConnection: close\r\n" + request.headers;
+  std::string head =
+      request.method + " " + request.target + " HTTP/1.1\r\nHost: " + request.host + "\r\nUser-Agent: ringmaster\r\nConnection: close\r\n" + request.headers;
   if (!request.body.empty() || request.method == "POST") head += "Content-Length: " + std::to_string(request.body.size()) + "\r\n";
   head += "\r\n" + request.body;
   const std::string_view piece = head;

@@ -26,8 +26,7 @@ class ConnectionPool;
 
 class ClientConnection final : public io::Wait {
  public:
-  ClientConnection(io::Stream stream, ConnectionPool& pool)
-      : Wait(stream.watch().loop()), stream_(std::move(stream)), pool_(&pool) {}
+  ClientConnection(io::Stream stream, ConnectionPool& pool) : Wait(stream.watch().loop()), stream_(std::move(stream)), pool_(&pool) {}
   ~ClientConnection() override { abandon(); }
   io::Stream& stream() { return stream_; }
 
@@ -41,8 +40,7 @@ class ClientConnection final : public io::Wait {
 
 class ConnectionPool {
  public:
-  ConnectionPool(io::Loop& loop, Endpoint server, std::size_t idle_max = 1024)
-      : loop_(loop), server_(std::move(server)), idle_max_(idle_max) {}
+  ConnectionPool(io::Loop& loop, Endpoint server, std::size_t idle_max = 1024) : loop_(loop), server_(std::move(server)), idle_max_(idle_max) {}
 
   // The idle connection that was used last, or null.
   std::unique_ptr<ClientConnection> take();
@@ -102,7 +100,6 @@ struct FetchResponse {
   unsigned status = 0;
   std::string body;
 };
-Async<Result<FetchResponse>> fetch(io::Loop& loop, const Endpoint& server, const FetchRequest& request, Time deadline,
-                                   std::size_t body_bytes_max);
+Async<Result<FetchResponse>> fetch(io::Loop& loop, const Endpoint& server, const FetchRequest& request, Time deadline, std::size_t body_bytes_max);
 
 }  // namespace ringmaster::wire

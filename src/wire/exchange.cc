@@ -2,12 +2,16 @@
 
 #include <array>
 #include <charconv>
+#include <utility>
 
 #include "http/target.h"
 
 namespace ringmaster::wire {
 
 using http::Framing;
+
+// Up to here copying a body behind its head is cheaper than a second piece for the kernel.
+static constexpr std::size_t kCopyBytesMax = 1024;
 
 Exchange::Exchange(io::Stream& stream, std::string_view peer_text, Workspace& workspace, const ServerLimits& limits, DateClock& date)
     : stream_(stream), peer_text_(peer_text), workspace_(workspace), limits_(limits), date_(date) {}
@@ -90,6 +94,7 @@ Async<Result<void>> Exchange::reply(unsigned status, std::string_view content_ty
   const http::ResponseOptions options{Framing::length, body.size(), keep_alive_, request().minor_version, date_.now(loop())};
   http::append_own_response(out, status, content_type, extra, options);
   if (request().method == http::Method::head) body = {};
+  if (body.size() <= kCopyBytesMax) out.append(std::exchange(body, {}));
   const std::array<std::string_view, 2> pieces = {out, body};
   auto write = stream_.write(pieces, loop().now() + limits_.body_timeout);
   const auto sent = co_await write;
@@ -136,6 +141,7 @@ Async<Result<void>> Exchange::write(std::string_view piece, bool last) {
     out.append(size.data(), end).append("\r\n");
     after = last ? kAfterChunkAndLast : kAfterChunk;
   }
+  if (piece.size() <= kCopyBytesMax) out.append(std::exchange(piece, {})).append(std::exchange(after, {}));
   const std::array<std::string_view, 3> pieces = {out, piece, after};
   auto write = stream_.write(pieces, loop().now() + limits_.body_timeout);
   const auto sent = co_await write;

@@ -81,7 +81,7 @@ class Exchange {
   void begin_forward(const http::ResponseHead& head);
   Async<Result<void>> write(std::string_view piece, bool last);
 
-  bool begun() const { return begun_; }      // a response has been begun: no other one can be given
+  bool begun() const { return begun_; }  // a response has been begun: no other one can be given
   bool finished() const { return finished_; }
   unsigned status() const { return status_; }
   // After the response the connection is closed instead of kept.

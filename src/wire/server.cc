@@ -6,9 +6,7 @@ namespace ringmaster::wire {
 
 using http::Parse;
 
-Handler::ErrorPage Handler::error_page(unsigned, std::string_view why) const {
-  return {"text/plain; charset=utf-8", std::string(why) + "\n"};
-}
+Handler::ErrorPage Handler::error_page(unsigned, std::string_view why) const { return {"text/plain; charset=utf-8", std::string(why) + "\n"}; }
 
 Async<void> reply_error(Exchange& exchange, const Handler& handler, unsigned status, std::string_view why, std::string_view extra) {
   const Handler::ErrorPage page = handler.error_page(status, why);
@@ -19,7 +17,8 @@ Async<void> reply_error(Exchange& exchange, const Handler& handler, unsigned sta
 // of the server's scope serves it.
 class ServerConnection final : public io::Wait, public base::Link<Server::Tag> {
  public:
-  ServerConnection(Server& server, io::Stream stream) : Wait(server.loop_), server_(server), stream_(std::move(stream)), peer_text_(base::address_text(stream_.peer())) {}
+  ServerConnection(Server& server, io::Stream stream)
+      : Wait(server.loop_), server_(server), stream_(std::move(stream)), peer_text_(base::address_text(stream_.peer())) {}
 
   void park() {
     server_.parked_.push_back(*this);
@@ -139,8 +138,7 @@ class ServerConnection final : public io::Wait, public base::Link<Server::Tag> {
   bool served_ = false;
 };
 
-Server::Server(io::Loop& loop, Handler& handler, const ServerLimits& limits)
-    : loop_(loop), handler_(handler), limits_(limits), scope_(loop) {}
+Server::Server(io::Loop& loop, Handler& handler, const ServerLimits& limits) : loop_(loop), handler_(handler), limits_(limits), scope_(loop) {}
 
 Server::~Server() { CHECK(count_ == 0); }
 

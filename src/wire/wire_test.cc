@@ -104,7 +104,8 @@ std::string ok(const std::string& body) {
 
 TEST_F(WireTest, AnswersPipelinedRequestsInOrderAndKeepsTheConnection) {
   run([](WireTest& t) -> Async<void> {
-    const std::string got = co_await t.raw("GET /a HTTP/1.1\r\nHost: h\r\n\r\nPOST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabcGET /b HTT", "P/1.1\r\nHost: h\r\n\r\n");
+    const std::string got = co_await t.raw("GET /a HTTP/1.1\r\nHost: h\r\n\r\nPOST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabcGET /b HTT",
+                                           "P/1.1\r\nHost: h\r\n\r\n");
     EXPECT_EQ(undated(got), ok("/a") + ok("abc") + ok("/b") + "[timeout]");
   });
 }

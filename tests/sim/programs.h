@@ -8,9 +8,7 @@ namespace ringmaster::sim {
 // `ringmaster engine`.
 class EngineProgram final : public io::SimProgram {
  public:
-  explicit EngineProgram(io::SimProcess& process) : engine_(process.loop(), process.systems[0]->adopt(3)) {
-    process.loop().root().spawn(live());
-  }
+  explicit EngineProgram(io::SimProcess& process) : engine_(process.loop(), process.systems[0]->adopt(3)) { process.loop().root().spawn(live()); }
   void kill() override {}  // its link has broken: that ends it
   bool ended() const override { return ended_; }
 

@@ -24,8 +24,8 @@ using namespace std::chrono_literals;
 
 // What the servers have executed and when their slots were troubled: shared by all servers of a world.
 struct Ledger {
-  std::map<std::string, unsigned> executed;              // by request id
-  std::map<unsigned, std::vector<Time>> troubles;        // by slot: killed, started, or a connection broken
+  std::map<std::string, unsigned> executed;        // by request id
+  std::map<unsigned, std::vector<Time>> troubles;  // by slot: killed, started, or a connection broken
   void trouble(unsigned slot, Time when) { troubles[slot].push_back(when); }
   bool calm(unsigned slot, Time from, Time to) const;
 };
