@@ -7,7 +7,6 @@
 
 namespace ringmaster::admin {
 
-using balance::Phase;
 using base::Code;
 using http::Method;
 using io::Async;

@@ -15,7 +15,7 @@ class Fleet {
  public:
   Fleet(Policy policy, std::uint32_t n) {
     pool.policy = policy;
-    apply_preset("s1", settings);
+    apply_preset("s1", settings_);
     for (std::uint32_t slot = 1; slot <= n; ++slot) add(slot);
   }
   void add(std::uint32_t slot, std::uint64_t epoch = 1) {
@@ -23,7 +23,7 @@ class Fleet {
     replica->slot = slot;
     replica->epoch = epoch;
     replica->phase = Phase::ready;
-    replica->cell = &cells.emplace_back();
+    replica->cell = &cells_.emplace_back();
     std::erase_if(pool.replicas, [&](const auto& r) { return r->slot == slot; });
     pool.replicas.push_back(replica);
     std::ranges::sort(pool.replicas, {}, [](const auto& r) { return r->slot; });
@@ -50,10 +50,10 @@ class Fleet {
   void rebuild() {
     std::vector<std::uint32_t> slots;
     for (const auto& r : pool.replicas) slots.push_back(r->slot);
-    pool.ring = *Ring::build(settings, slots);
+    pool.ring = *Ring::build(settings_, slots);
   }
-  RingSettings settings;
-  std::deque<Cell> cells;
+  RingSettings settings_;
+  std::deque<Cell> cells_;
 };
 
 constexpr std::uint64_t kKeys = 20000;

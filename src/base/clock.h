@@ -13,7 +13,7 @@ struct MonotonicClock {
   using period = std::nano;
   using duration = Duration;
   using time_point = std::chrono::time_point<MonotonicClock>;
-  static constexpr bool is_steady = true;
+  static constexpr bool is_steady = true;  // NOLINT(readability-identifier-naming): std::chrono asks for this name
 };
 
 using Time = MonotonicClock::time_point;                 // monotonic; its zero means nothing

@@ -7,7 +7,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-const std::string kGood = R"(
+const std::string good_text = R"(
 state_dir = "/tmp/state"
 [[listener]]
 address = "127.0.0.1:5000"
@@ -35,7 +35,7 @@ std::string faults(const std::string& text) {
 }
 
 TEST(Config, ReadsAWholeFile) {
-  const Config config = good(kGood);
+  const Config config = good(good_text);
   ASSERT_EQ(config.pools.size(), 1U);
   EXPECT_EQ(config.pools[0].policy, balance::Policy::rendezvous);
   EXPECT_EQ(config.pools[0].initial_name(2), "Server 2");
@@ -45,7 +45,7 @@ TEST(Config, ReadsAWholeFile) {
 }
 
 TEST(Config, ReadsTheRing) {
-  const Config config = good(kGood + R"(policy = "ring"
+  const Config config = good(good_text + R"(policy = "ring"
 [pool.web.ring]
 functions = "s2"
 server_base = 0
@@ -86,11 +86,11 @@ request_function = "i + j"
 TEST(Config, RefusesWhatWouldBeDangerousOrAmbiguous) {
   const auto has = [](const std::string& text, const std::string& part) { EXPECT_NE(faults(text).find(part), std::string::npos) << faults(text); };
   has("[pool.web]\ncommand = [\"x\"]\n[[listener]]\naddress = \"0.0.0.0:1\"\npool = \"web\"\nclassic = true\n", "classic_from");
-  has(kGood + "[admin]\naddress = \"0.0.0.0:5001\"\n", "the admin address must be a loopback address");
-  has(kGood + "names = [\"A\", \"A\"]\n", "the name 'A' is given twice");
-  has(kGood + "names = [\"../x\"]\n", "is no replica name");
-  has(kGood + "[admin]\naddress = \"127.0.0.1:5000\"\n", "is used twice");
-  has(kGood + "policy = \"ring\"\n[pool.web.ring]\nvirtual_servers = 200\n", "do not fit 512 slots");
+  has(good_text + "[admin]\naddress = \"0.0.0.0:5001\"\n", "the admin address must be a loopback address");
+  has(good_text + "names = [\"A\", \"A\"]\n", "the name 'A' is given twice");
+  has(good_text + "names = [\"../x\"]\n", "is no replica name");
+  has(good_text + "[admin]\naddress = \"127.0.0.1:5000\"\n", "is used twice");
+  has(good_text + "policy = \"ring\"\n[pool.web.ring]\nvirtual_servers = 200\n", "do not fit 512 slots");
   has("[pool.web]\ncommand = [\"x\"]\npolicy = \"ring\"\n", "needs a key");
   has("x = [", "t.toml:1:");
 }

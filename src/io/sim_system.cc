@@ -87,7 +87,7 @@ Transfer SimStream::write(std::span<const iovec> from) {
   return {static_cast<ssize_t>(bytes.size()), 0};
 }
 
-void SimStream::deliver(std::string bytes) {
+void SimStream::deliver(const std::string& bytes) {
   on_the_way_ -= bytes.size();
   if (broken_) return;
   world_.trace(3, bytes.size());

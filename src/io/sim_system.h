@@ -23,7 +23,7 @@ class SimStream final : public SimObject {
 
  private:
   static constexpr std::size_t kWindowBytes = 64 * 1024;
-  void deliver(std::string bytes);
+  void deliver(const std::string& bytes);
   void deliver_end();
   Time arrival();
 

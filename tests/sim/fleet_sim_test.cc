@@ -45,7 +45,7 @@ TEST(Simulation, HoldsItsInvariantsOverManySeeds) {
     EXPECT_GT(result.answered, 50U) << "seed " << seed;
     if (HasFailure()) break;
   }
-  std::printf("%llu seeds: %u requests, %u answered with 200, %u deaths\n", static_cast<unsigned long long>(last - first + 1), requests, answered, deaths);
+  std::printf("%lu seeds: %u requests, %u answered with 200, %u deaths\n", last - first + 1, requests, answered, deaths);
 }
 
 TEST(Simulation, GivesTheSameTraceForTheSameSeed) {
