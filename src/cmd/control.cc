@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "io/real_system.h"
+#include "io/resolve.h"
 #include "wire/client.h"
 
 namespace ringmaster::cmd {
@@ -16,13 +17,18 @@ using namespace std::chrono_literals;
 
 namespace {
 
+// The first of the name's addresses that answers at all decides.
+Async<void> ask(io::Loop& loop, const std::string& admin, const wire::FetchRequest& request, base::Result<wire::FetchResponse>& response) {
+  const auto endpoints = co_await io::resolve(loop, admin);
+  if (!endpoints) response = std::unexpected(endpoints.error());
+  for (std::size_t i = 0; endpoints && !response && i < endpoints->size(); ++i) {
+    response = co_await wire::fetch(loop, (*endpoints)[i], request, loop.now() + 60s, 64 << 20);
+  }
+  loop.stop();
+}
+
 // One call of the admin API: its answer as JSON, or nothing after a line to standard error.
 std::optional<json> call(const ControlOptions& options, const std::string& method, const std::string& path, const json& body) {
-  const auto endpoint = base::Endpoint::parse(options.admin);
-  if (!endpoint) {
-    std::fprintf(stderr, "ringmaster: --admin: %s\n", base::describe(endpoint.error()).c_str());
-    return std::nullopt;
-  }
   io::RealSystem system;
   io::Loop loop(system);
   wire::FetchRequest request;
@@ -33,10 +39,7 @@ std::optional<json> call(const ControlOptions& options, const std::string& metho
     request.headers = "Content-Type: application/json\r\n";
   }
   base::Result<wire::FetchResponse> response = base::fail(base::Code::internal);
-  loop.root().spawn([](io::Loop& l, const base::Endpoint& to, const wire::FetchRequest& r, base::Result<wire::FetchResponse>& out) -> Async<void> {
-    out = co_await wire::fetch(l, to, r, l.now() + 60s, 64 << 20);
-    l.stop();
-  }(loop, *endpoint, request, response));
+  loop.root().spawn(ask(loop, options.admin, request, response));
   loop.run();
   if (!response) {
     std::fprintf(stderr, "ringmaster: no answer from the admin API at %s (%s); is Ringmaster running?\n", options.admin.c_str(),

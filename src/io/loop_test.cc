@@ -9,6 +9,7 @@
 #include "io/listener.h"
 #include "io/process.h"
 #include "io/real_system.h"
+#include "io/resolve.h"
 #include "io/stream.h"
 
 namespace ringmaster::io {
@@ -255,6 +256,19 @@ TEST_F(LoopTest, FilesAreReplacedWholeAndLocksExclude) {
   EXPECT_TRUE(lock.has_value());
   EXPECT_EQ(system.lock_file(directory + "/lock").error().code, Code::exists);
   EXPECT_EQ(system.replace_file("/dev/full/x", "", false).error().code, Code::internal);
+}
+
+TEST_F(LoopTest, NamesAreResolvedOffTheLoop) {
+  run([](Loop& l) -> Async<void> {
+    const auto local = co_await resolve(l, "localhost.localdomain:80");
+    const auto plain = co_await resolve(l, "127.0.0.1:81");
+    EXPECT_EQ(base::to_string(plain->at(0)), "127.0.0.1:81");
+    const auto unknown = co_await resolve(l, "no-such-host.invalid:80");
+    EXPECT_EQ(unknown.error().code, Code::unreachable);
+    const auto malformed = co_await resolve(l, "http://x:80");
+    EXPECT_EQ(malformed.error().code, Code::invalid);
+    EXPECT_TRUE(!local || local->at(0).port == 80);  // whether the name is known is the machine's affair
+  }(loop));
 }
 
 TEST_F(LoopTest, MessagesCarryDescriptorsAndMemoryIsShared) {

@@ -304,8 +304,23 @@ def test_replicas_can_inherit_a_socket_or_take_a_port(start, listen):
     assert all(r["endpoint"].startswith("unix:" if listen == "listen_fds" else "127.0.0.1:") for r in ringmaster.replicas())
 
 
+def test_the_demo_server_answers_as_the_contract_says(ringmaster):
+    assert ringmaster.get("/prime/524287").text == '{"number":524287,"prime":true}'
+    assert ringmaster.get("/prime/6700417").text == '{"number":6700417,"prime":true}'
+    assert ringmaster.get("/prime/1").text == '{"number":1,"prime":false}'
+    assert ringmaster.get("/available").text == '{"available":true,"message":"I am available."}'
+    assert (ringmaster.get("/health_check").status, ringmaster.get("/health_check").body) == (200, b"")
+    assert ringmaster.get("/prime/x").status == ringmaster.get("/prime/-1").status == ringmaster.get("/sleep/99999999").status == 400
+    # A long calculation does not keep its server from answering checks.
+    slow = threading.Thread(target=lambda: ringmaster.get("/prime/2305843009213693951"))
+    slow.start()
+    for _ in range(30):
+        assert ringmaster.get("/heartbeat").status == 200
+    slow.join()
+
+
 def test_replicas_see_their_environment_directory_and_limits(start, directory):
-    script = "echo id=$SERVER_ID name=$SERVER_NAME colour=$COLOUR secret=$SECRET dir=$(pwd) files=$(ulimit -n); exec {ringmaster} replica --listen unix:{socket}"
+    script = "echo id=$SERVER_ID name=$SERVER_NAME colour=$COLOUR secret=$SECRET dir=$(pwd) files=$(ulimit -n) fds=$(ls /proc/self/fd | wc -l); exec {ringmaster} replica --listen unix:{socket}"
     config = POOL.replace('command = ["{ringmaster}", "replica", "--listen", "unix:{socket}", "--name", "{name}"]',
                           f'command = ["/bin/sh", "-c", "{script}", "{{socket}}"]\ndirectory = "/tmp"')
     os.environ["SECRET"] = "s"
@@ -313,4 +328,4 @@ def test_replicas_see_their_environment_directory_and_limits(start, directory):
         ringmaster = start(config + HEALTH + '[pool.web.environment]\nCOLOUR = "blue"\n[pool.web.limits]\nopen_files = 123\n')
     finally:
         del os.environ["SECRET"]
-    assert "[Server 2] id=2 name=Server 2 colour=blue secret= dir=/tmp files=123" in ringmaster.log
+    assert "[Server 2] id=2 name=Server 2 colour=blue secret= dir=/tmp files=123 fds=4" in ringmaster.log
