@@ -25,8 +25,7 @@ inline constexpr std::size_t kBlockBytes = sizeof(Cell) * kCellsMax;  // zeroed 
 // The unit of capacity that a request or a task holds on a replica; given back by the destructor.
 class Ticket {
  public:
-  Ticket() = default;
-  explicit Ticket(Cell& cell) : cell_(&cell) {
+  explicit Ticket(Cell& cell) : cell_(cell) {
     cell.in_flight.fetch_add(1, std::memory_order_relaxed);
     cell.requests.fetch_add(1, std::memory_order_relaxed);
   }
@@ -34,12 +33,12 @@ class Ticket {
   Ticket& operator=(const Ticket&) = delete;
   ~Ticket() {
     // Release: whoever sees the count fall to zero (the master, before it stops the replica) sees all that was done.
-    if (cell_ != nullptr) cell_->in_flight.fetch_sub(1, std::memory_order_release);
+    cell_.in_flight.fetch_sub(1, std::memory_order_release);
   }
-  void failed() { cell_->failures.fetch_add(1, std::memory_order_relaxed); }
+  void failed() { cell_.failures.fetch_add(1, std::memory_order_relaxed); }
 
  private:
-  Cell* cell_ = nullptr;
+  Cell& cell_;
 };
 
 }  // namespace ringmaster::balance

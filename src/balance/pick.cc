@@ -8,7 +8,9 @@ namespace ringmaster::balance {
 
 std::uint64_t hash_of(std::string_view text) { return XXH3_64bits(text.data(), text.size()); }
 
-static bool usable(const Replica& replica, std::span<Replica* const> tried) { return replica.ready() && std::ranges::find(tried, &replica) == tried.end(); }
+static bool usable(const Replica& replica, std::span<Replica* const> tried) {
+  return replica.ready() && !replica.exited.load(std::memory_order_relaxed) && std::ranges::find(tried, &replica) == tried.end();
+}
 
 // Highest random weight (Thaler and Ravishankar, 1998): over slots, so a slot's next replica inherits its keys.
 static Replica* pick_rendezvous(const PoolView& pool, std::uint64_t key, std::span<Replica* const> tried) {

@@ -10,7 +10,9 @@ namespace ringmaster::balance {
 using base::Code;
 using base::Result;
 
-static constexpr std::size_t kDepthMax = 32;  // of the value stack, and of nesting
+static constexpr std::size_t kNestingMax = 8;
+static constexpr std::size_t kStackMax = 64;  // values at a time: at most three a level, and powers
+static constexpr std::size_t kStepsMax = 1000;
 static constexpr std::uint64_t kPowerMax = 16;
 static constexpr std::size_t kTextBytesMax = 256;
 
@@ -44,8 +46,8 @@ class PolynomialParser {
   }
   void emit(Op op, std::uint64_t number = 0) { result_.steps_.push_back({op, number}); }
 
-  bool expression() {  // NOLINT(misc-no-recursion): bounded by kDepthMax
-    if (++depth_ > kDepthMax / 4) return complain("the polynomial is nested too deeply");
+  bool expression() {  // NOLINT(misc-no-recursion): bounded by kNestingMax
+    if (++depth_ > kNestingMax) return complain("the polynomial is nested too deeply");
     if (accept('-')) {
       emit(Op::number, 0);
       if (!term()) return false;
@@ -85,6 +87,7 @@ class PolynomialParser {
     if (!digits(power)) return complain("a power needs a number");
     if (power == 0 || power > kPowerMax) return complain("a power must be from 1 to 16");
     const std::vector<Polynomial::Step> base(result_.steps_.begin() + static_cast<std::ptrdiff_t>(begin), result_.steps_.end());
+    if (base.size() * power > kStepsMax) return complain("the polynomial is too large");
     for (std::uint64_t k = 1; k < power; ++k) {
       result_.steps_.insert(result_.steps_.end(), base.begin(), base.end());
       emit(Op::multiply);
@@ -131,7 +134,7 @@ class PolynomialParser {
 Result<Polynomial> Polynomial::parse(std::string_view text, bool allow_j) { return PolynomialParser(text, allow_j).run(); }
 
 std::uint32_t Polynomial::evaluate(std::uint64_t i, std::uint64_t j, std::uint32_t m) const {
-  std::array<std::uint64_t, kDepthMax * 2> stack{};
+  std::array<std::uint64_t, kStackMax> stack{};
   std::size_t top = 0;
   for (const Step& step : steps_) {
     switch (step.op) {

@@ -18,7 +18,6 @@ std::string_view name(Code code) {
     case Code::exited: return "exited";
     case Code::invalid: return "invalid";
     case Code::too_large: return "too_large";
-    case Code::unsupported: return "unsupported";
     case Code::exists: return "exists";
     case Code::not_found: return "not_found";
     case Code::denied: return "denied";

@@ -1,7 +1,7 @@
 // What went wrong, whose fault it was, and whether another try may help.
 //
 // Functions that can fail for reasons outside the program return Result<T>. Whether a failure *is* retried is
-// decided in one place (proxy/retry_budget.h and proxy/exchange.cc); an Error only tells what is known. A broken
+// decided in one place (Relay::may_retry in proxy/relay.cc); an Error only tells what is known. A broken
 // invariant of our own is not an Error: it is a CHECK, and ends the process.
 #pragma once
 
@@ -24,7 +24,6 @@ enum class Code : std::uint8_t {
   exited,       // the replica's process is known to have ended
   invalid,      // bytes or values that break the rules
   too_large,    // a limit was passed
-  unsupported,  // understood, and not done here
   exists,       // the name or address is taken
   not_found,
   denied,

@@ -219,7 +219,9 @@ void Engine::report_all() {
 
 static Async<void> end_worker(Worker& worker, base::Duration grace, std::function<void()> ended) {
   io::Loop& loop = worker.thread->loop();
-  for (const auto& server : worker.servers) co_await server->stop(loop.now() + grace);
+  io::Scope stopping(loop);
+  for (const auto& server : worker.servers) stopping.spawn(server->stop(loop.now() + grace));
+  co_await stopping.join();
   // Here, on its own thread, because its connections are registered with this loop.
   worker.servers.clear();
   worker.handlers.clear();
@@ -240,9 +242,9 @@ Async<void> Engine::shut_down(base::Duration grace) {
     });
   }
   while (ending_ > 0) co_await worker_ended_.wait(loop_);
+  co_await operations_.stop();  // its answers go to the workers' loops
   for (const auto& worker : workers_) worker->thread->loop().stop();
   workers_.clear();
-  co_await operations_.stop();
   if (admin_server_) co_await admin_server_->stop(loop_.now() + 100ms);
   co_await prober_->stop();
   admin_server_.reset();

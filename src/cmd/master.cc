@@ -116,16 +116,15 @@ void Master::stop() {
 static Async<void> watch_signals(io::Loop& loop, io::Handle signals, Master& master) {
   io::Stream stream(loop, std::move(signals), Endpoint{});
   std::array<char, 1> number{};
-  for (bool first = true;; first = false) {
+  for (bool stopping = false;;) {
     auto read = stream.read(number, base::kNever);
     const auto got = co_await read;
     if (!got) co_return;
     if (number[0] == SIGHUP) {
       base::log::warning("the configuration is read at the start only");
-      first = true;
       continue;
     }
-    if (!first) ::_exit(1);
+    if (std::exchange(stopping, true)) ::_exit(1);
     master.stop();
   }
 }

@@ -66,11 +66,12 @@ struct Pool {
 };
 
 struct Timeouts {
-  Duration head = std::chrono::seconds(10);      // the whole request head, from its first byte
-  Duration body = std::chrono::seconds(30);      // between two pieces of a body, either way
-  Duration idle = std::chrono::seconds(60);      // between two requests of a client
-  Duration connect = std::chrono::seconds(1);    // to a replica
-  Duration response = std::chrono::seconds(60);  // from the request's end to the response's head
+  Duration head = std::chrono::seconds(10);         // the whole request head, from its first byte
+  Duration body = std::chrono::seconds(30);         // between two pieces of a body, either way
+  Duration idle = std::chrono::seconds(60);         // between two requests of a client
+  Duration connect = std::chrono::seconds(1);       // to a replica
+  Duration replica_idle = std::chrono::seconds(4);  // a connection to a replica without a request; below what servers keep
+  Duration response = std::chrono::seconds(60);     // from the request's end to the response's head
 };
 
 struct Config {

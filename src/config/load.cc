@@ -238,6 +238,7 @@ void read_timeouts(const toml::table& table, Timeouts& timeouts, Faults& faults)
   reader.duration("body", timeouts.body, 1ms);
   reader.duration("idle", timeouts.idle, 1ms);
   reader.duration("connect", timeouts.connect, 1ms);
+  reader.duration("replica_idle", timeouts.replica_idle, 1ms);
   reader.duration("response", timeouts.response, 1ms);
   reader.finish();
 }

@@ -28,8 +28,6 @@ class BodyDecoder {
   bool bad() const { return state_ == State::bad; }  // the bytes break the rules; the connection is lost
   bool ends_with_connection() const { return state_ == State::until_close; }
   std::string_view why() const { return why_; }
-  // Bytes of content still to come, when that is known.
-  std::uint64_t remaining() const { return remaining_; }
 
  private:
   enum class State : std::uint8_t {

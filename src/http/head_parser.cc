@@ -74,7 +74,7 @@ static FieldId identify(std::string_view name) {
   return FieldId::other;
 }
 
-Parse HeadParser::parse_field(std::string_view line, Fields& fields) {
+Parse HeadParser::parse_field(std::string_view line, Fields& fields, bool drop_underscores) {
   if (line[0] == ' ' || line[0] == '\t') return reject(400, "a field is folded over lines");
   std::size_t colon = 0;
   bool underscore = false;
@@ -87,8 +87,7 @@ Parse HeadParser::parse_field(std::string_view line, Fields& fields) {
   const std::string_view value = line.substr(first, last - first);
   if (!all(value, kFieldValue)) return reject(400, "a field's value has a control character");
   const std::string_view name = line.substr(0, colon);
-  // Names with '_' collide with '-' in CGI-like programs, and so could forge a trusted field: dropped, as nginx does.
-  if (underscore) return Parse::done;
+  if (underscore && drop_underscores) return Parse::done;
   if (!fields.add({name, value, identify(name)})) return reject(431, "there are too many fields");
   return Parse::done;
 }
@@ -159,7 +158,7 @@ Parse RequestParser::parse(std::string_view bytes) {
       started_ = true;
     } else if (line.empty()) {
       return finish();
-    } else if (const Parse step = parse_field(line, head_.fields); step != Parse::done) {
+    } else if (const Parse step = parse_field(line, head_.fields, true); step != Parse::done) {
       return step;
     }
   }
@@ -285,7 +284,7 @@ Parse ResponseParser::parse(std::string_view bytes) {
       started_ = true;
     } else if (line.empty()) {
       return finish();
-    } else if (const Parse step = parse_field(line, head_.fields); step != Parse::done) {
+    } else if (const Parse step = parse_field(line, head_.fields, false); step != Parse::done) {
       return step;
     }
   }

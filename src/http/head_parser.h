@@ -29,7 +29,6 @@ class HeadParser {
  public:
   std::size_t head_bytes() const { return line_start_; }  // once done: the bytes that the head took
   const Rejection& rejection() const { return rejection_; }
-  bool begun() const { return started_ || scanned_ > 0; }
 
  protected:
   explicit HeadParser(const HeadLimits& limits) : limits_(limits) {}
@@ -39,7 +38,8 @@ class HeadParser {
   Parse reject(unsigned status, std::string_view why);
   // The next whole line without its CRLF. Parse::more when it has not all arrived.
   Parse next_line(std::string_view bytes, std::string_view& line);
-  Parse parse_field(std::string_view line, Fields& fields);
+  // Names with '_' collide with '-' in CGI-like programs, and so could forge a trusted field: in requests they are dropped.
+  Parse parse_field(std::string_view line, Fields& fields, bool drop_underscores);
   // Content-Length and Transfer-Encoding by RFC 9112 section 6.3; Framing::none when neither is there.
   Parse parse_framing(const Fields& fields, unsigned minor_version, Framing& framing, std::uint64_t& length);
   static bool wants_keep_alive(const Fields& fields, unsigned minor_version);

@@ -59,13 +59,16 @@ static bool has_nominations(const Fields& fields) {
   return more;
 }
 
-static bool is_about_the_client(FieldId id) {
-  switch (id) {
+// X-Forwarded-Anything, and its older and newer kin.
+static bool is_about_the_client(const Field& field) {
+  static constexpr std::string_view kPrefix = "x-forwarded-";
+  switch (field.id) {
     case FieldId::x_forwarded_for:
     case FieldId::x_forwarded_proto:
     case FieldId::x_forwarded_host:
     case FieldId::x_real_ip:
     case FieldId::forwarded: return true;
+    case FieldId::other: return field.name.size() > kPrefix.size() && equals_ignoring_case(field.name.substr(0, kPrefix.size()), kPrefix);
     default: return false;
   }
 }
@@ -85,7 +88,7 @@ void append_request(std::string& out, const RequestHead& head, const RequestOpti
   append_field(out, "Host", head.authority);
   const bool nominations = has_nominations(head.fields);
   for (const Field& field : head.fields) {
-    if (is_hop_by_hop(field.id) || is_about_the_client(field.id)) continue;
+    if (is_hop_by_hop(field.id) || is_about_the_client(field)) continue;
     // Host is written above, Content-Length below, and what Expect asks for is answered by us.
     if (field.id == FieldId::host || field.id == FieldId::content_length || field.id == FieldId::expect) continue;
     if (nominations && is_nominated(head.fields, field)) continue;

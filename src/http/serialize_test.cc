@@ -33,8 +33,10 @@ TEST(Serialize, IgnoresNominationsOfWhatRoutesOrAuthenticates) {
 }
 
 TEST(Serialize, ReplacesWhatTheClientClaimsOfItself) {
-  EXPECT_EQ(forward("X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Host: evil\r\nForwarded: for=x\r\nX-Real-IP: 1.2.3.4\r\n"),
-            std::string("GET /a?b HTTP/1.1\r\nHost: h\r\n") + kTail);
+  EXPECT_EQ(
+      forward(
+          "X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Host: evil\r\nForwarded: for=x\r\nX-Real-IP: 1.2.3.4\r\nx-forwarded-PORT: 1\r\nX-Forwarded-Prefix: /x\r\n"),
+      std::string("GET /a?b HTTP/1.1\r\nHost: h\r\n") + kTail);
 }
 
 std::string respond(const std::string& head, Method method, ResponseOptions options) {

@@ -17,7 +17,7 @@ Async<void> Listener::serve(Accepted accepted) {
   while (true) {
     const Code outcome = co_await watch_.until_readable();
     if (outcome != Code::ok) co_return;
-    for (int i = 0; i < kAcceptsPerRound; ++i) {
+    for (int i = 0; i < kAcceptsPerRound && !paused_; ++i) {
       Endpoint peer;
       const Transfer got = watch_.system().accept(watch_.fd(), peer);
       if (got.count >= 0) {
@@ -27,9 +27,9 @@ Async<void> Listener::serve(Accepted accepted) {
       if (is_passing(got.error)) continue;
       if (got.would_block()) break;
       base::log::warning("accepting on {} rests for 100 ms: {}", base::to_string(local()), base::describe(base::from_errno(got.error, "accept")));
-      pause();
+      watch_.pause();
       const Code slept = co_await loop.sleep(std::chrono::milliseconds(100));
-      resume();
+      if (!paused_) watch_.resume();
       if (slept == Code::cancelled) co_return;
       break;
     }

@@ -21,11 +21,18 @@ class Listener {
   Endpoint local() const { return watch_.system().local_endpoint(watch_.fd()); }
 
   // Stops taking connections (they wait in the backlog), without a spin; and takes them again.
-  void pause() { watch_.pause(); }
-  void resume() { watch_.resume(); }
+  void pause() {
+    paused_ = true;
+    watch_.pause();
+  }
+  void resume() {
+    paused_ = false;
+    watch_.resume();
+  }
 
  private:
   Watch watch_;
+  bool paused_ = false;
 };
 
 }  // namespace ringmaster::io

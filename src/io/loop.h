@@ -39,7 +39,6 @@ class Loop {
   // One round, waiting at most `wait_max` for something to happen. True if anything ran.
   bool turn(Duration wait_max);
   Time next_timer() const { return wheel_.next(); }
-  bool stopping() const { return stopping_.load(std::memory_order_relaxed); }
 
   // Awaits `duration` going by. Code::timeout (the usual end) or Code::cancelled.
   class Sleep final : public FiberWait {

@@ -4,10 +4,6 @@
 
 namespace ringmaster::io {
 
-// Moving the pidfd into the watch leaves Child without one; signal() and reap() need only the pid, which cannot be
-// reused before reap() has collected it.
-Handle Process::duplicate(Loop&) { return std::move(child_.pidfd); }
-
 Async<Result<ExitStatus>> Process::wait(Time deadline) {
   while (!status_) {
     const Code outcome = co_await ended_.until_readable(deadline);

@@ -9,7 +9,7 @@ namespace ringmaster::io {
 class Process {
  public:
   Process(Loop& loop, Child child)
-      : pid_(child.pid), output_(std::move(child.output)), child_(std::move(child)), ended_(loop, duplicate(loop), Trigger::level) {}
+      : pid_(child.pid), output_(std::move(child.output)), child_(std::move(child)), ended_(loop, std::move(child_.pidfd), Trigger::level) {}
 
   pid_t pid() const { return pid_; }
 
@@ -23,10 +23,9 @@ class Process {
   Handle take_output() { return std::move(output_); }
 
  private:
-  Handle duplicate(Loop& loop);
   pid_t pid_;
   Handle output_;
-  Child child_;
+  Child child_;  // without its pidfd, which `ended_` has: signals go by pid, which cannot be another's before it is reaped
   Watch ended_;
   std::optional<ExitStatus> status_;
 };

@@ -5,6 +5,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -95,6 +96,19 @@ int probe_bind(const Endpoint& at) {
   return error;
 }
 
+// A socket that nobody listens on is a leftover and goes; a live one, or another kind of file, stays.
+int clear_path(const Endpoint& at) {
+  struct stat status{};
+  if (::lstat(at.path.c_str(), &status) != 0) return errno == ENOENT ? 0 : errno;
+  if (!S_ISSOCK(status.st_mode)) return EEXIST;
+  const int fd = open_socket(at);
+  Address address = to_address(at);
+  const bool alive = ::connect(fd, address.get(), address.bytes) == 0 || errno == EAGAIN;
+  ::close(fd);
+  if (alive) return EADDRINUSE;
+  return ::unlink(at.path.c_str()) == 0 ? 0 : errno;
+}
+
 }  // namespace
 
 Result<Handle> RealSystem::listen(const Endpoint& at, const ListenOptions& options) {
@@ -103,7 +117,9 @@ Result<Handle> RealSystem::listen(const Endpoint& at, const ListenOptions& optio
   if (!is_unix && at.port != 0 && !options.reuse_port) {
     if (const int error = probe_bind(at); error != 0) return std::unexpected(from_errno(error, what));
   }
-  if (is_unix) ::unlink(at.path.c_str());
+  if (is_unix) {
+    if (const int error = clear_path(at); error != 0) return std::unexpected(from_errno(error, what));
+  }
   Handle handle(*this, open_socket(at));
   if (!handle) return std::unexpected(from_errno(errno, what));
   if (!is_unix) {

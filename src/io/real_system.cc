@@ -92,9 +92,11 @@ void RealSystem::signal(const Child& child, int number) {
 }
 
 std::optional<ExitStatus> RealSystem::reap(const Child& child) {
+  siginfo_t info{};
+  if (::waitid(P_PID, static_cast<id_t>(child.pid), &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0) return std::nullopt;
+  ::kill(-child.pid, SIGKILL);  // what it left behind in its session; before its number can be another's
   int status = 0;
   if (::waitpid(child.pid, &status, WNOHANG) != child.pid) return std::nullopt;
-  ::kill(-child.pid, SIGKILL);  // what it left behind in its session
   if (WIFSIGNALED(status)) return ExitStatus{0, WTERMSIG(status)};
   return ExitStatus{WEXITSTATUS(status), 0};
 }

@@ -136,7 +136,11 @@ Result<void> duplicate_inherited(Prepared& p, const SpawnRequest& request) {
   const int above = 3 + static_cast<int>(request.inherited.size());
   for (const int fd : request.inherited) {
     const int copy = ::fcntl(fd, F_DUPFD_CLOEXEC, above);
-    if (copy < 0) return std::unexpected(from_errno(errno, "descriptors"));
+    if (copy < 0) {
+      const int error = errno;
+      for (const int made : p.inherited) ::close(made);
+      return std::unexpected(from_errno(error, "descriptors"));
+    }
     p.inherited.push_back(copy);
   }
   return {};
@@ -166,7 +170,10 @@ Result<Child> spawn_process(System& system, const SpawnRequest& request) {
   std::array<int, 2> report{};
   if (::pipe2(report.data(), O_CLOEXEC) != 0) return std::unexpected(from_errno(errno, "pipe"));
   const Handle report_read(system, report[0]);
-  Handle report_write(system, report[1]);
+  // Above the numbers that inherited descriptors will take in the child.
+  Handle report_write(system, ::fcntl(report[1], F_DUPFD_CLOEXEC, 3 + static_cast<int>(request.inherited.size())));
+  ::close(report[1]);
+  if (!report_write) return std::unexpected(from_errno(errno, "descriptors"));
   std::array<int, 2> output{-1, -1};
   if (request.capture_output && ::pipe2(output.data(), O_CLOEXEC) != 0) {
     return std::unexpected(from_errno(errno, "pipe"));

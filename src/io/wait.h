@@ -120,7 +120,6 @@ class Signal {
   void notify() {
     while (Waiter* first = waiters_.front()) first->wake(Code::ok);
   }
-  bool awaited() const { return !waiters_.empty(); }
 
  private:
   base::IntrusiveList<Waiter, Tag> waiters_;

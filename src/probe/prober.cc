@@ -52,8 +52,8 @@ Async<void> Prober::stop() {
 Async<Prober::Check> Prober::check(const balance::Replica& replica, const config::Health& settings) {
   wire::FetchRequest request;
   request.target = settings.path;
-  static constexpr std::size_t kBodyBytesMax = 64 * 1024;
-  const auto response = co_await wire::fetch(loop_, replica.endpoint, request, loop_.now() + settings.timeout, kBodyBytesMax);
+  request.head_only = true;
+  const auto response = co_await wire::fetch(loop_, replica.endpoint, request, loop_.now() + settings.timeout, 0);
   if (response) co_return response->status >= 200 && response->status < 400 ? Check::good : Check::bad;
   const Code code = response.error().code;
   if (code == Code::refused) co_return Check::refused;

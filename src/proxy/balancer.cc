@@ -7,12 +7,7 @@
 namespace ringmaster::proxy {
 
 Balancer::Balancer(io::Loop& loop, const config::Config& config, Suspect suspect)
-    : loop_(loop),
-      config_(config),
-      suspect_(std::move(suspect)),
-      view_(std::make_shared<balance::View>()),
-      pick_state_(loop.random().next()),
-      budget_(loop.now()) {}
+    : loop_(loop), config_(config), suspect_(std::move(suspect)), view_(std::make_shared<balance::View>()), budget_(loop.now()) {}
 
 Balancer::~Balancer() = default;
 
@@ -32,10 +27,15 @@ Upstream& Balancer::upstream(const balance::PoolView& pool, const balance::Repli
   if (!upstream) {
     const auto shared = std::ranges::find(pool.replicas, &replica, [](const auto& r) { return r.get(); });
     CHECK(shared != pool.replicas.end());
-    upstream = std::make_unique<Upstream>(loop_, *shared);
+    upstream = std::make_unique<Upstream>(loop_, *shared, config_.timeouts.replica_idle);
   }
   CHECK(&upstream->replica() == &replica);
   return *upstream;
+}
+
+PoolState& Balancer::pool_state(std::string_view pool) {
+  const auto found = pool_states_.find(pool);
+  return found != pool_states_.end() ? found->second : pool_states_.emplace(pool, loop_.random().next()).first->second;
 }
 
 void Balancer::release(Upstream& upstream) {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -22,6 +23,13 @@ class Relay;
 struct RelayWorkspace {
   wire::ResponseReader reader;
   std::string out;
+};
+
+// What a worker remembers of a pool between requests.
+struct PoolState {
+  explicit PoolState(std::uint64_t seed) : pick(seed) {}
+  balance::PickState pick;
+  unsigned waiting = 0;  // requests, for a replica to become ready
 };
 
 struct ForwardOptions {
@@ -52,6 +60,7 @@ class Balancer {
   // Of a replica that is in the view.
   Upstream& upstream(const balance::PoolView& pool, const balance::Replica& replica);
   void release(Upstream& upstream);
+  PoolState& pool_state(std::string_view pool);
 
   io::Loop& loop_;
   const config::Config& config_;
@@ -60,10 +69,9 @@ class Balancer {
   std::vector<std::unique_ptr<Upstream>> upstreams_;  // by the replica's cell; those of the view, made when first used
   std::vector<std::unique_ptr<Upstream>> retired_;    // out of the view, still used by attempts
   wire::ObjectPool<RelayWorkspace> workspaces_;
-  balance::PickState pick_state_;
+  std::map<std::string, PoolState, std::less<>> pool_states_;
   RetryBudget budget_;
   io::Signal became_ready_;
-  unsigned waiting_ = 0;
 };
 
 }  // namespace ringmaster::proxy

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <utility>
 
 #include "proxy/key.h"
 #include "wire/hangup.h"
@@ -41,8 +42,8 @@ Async<void> Relay::run() {
 Upstream* Relay::pick() {
   const balance::PoolView* pool = view();
   if (pool == nullptr) return nullptr;
-  if (!key_) key_ = key_of(pool->key, exchange_, balancer_.pick_state_);
-  Replica* picked = balance::pick(*pool, *key_, std::span(tried_).first(tries_), balancer_.pick_state_);
+  if (!key_) key_ = key_of(pool->key, exchange_, pool_state_.pick);
+  Replica* picked = balance::pick(*pool, *key_, std::span(tried_).first(tries_), pool_state_.pick);
   if (picked == nullptr) return nullptr;
   Upstream& upstream = balancer_.upstream(*pool, *picked);
   ++upstream.users;
@@ -64,16 +65,16 @@ Async<bool> Relay::wait_for_replica(const std::optional<Failure>& failure) {
   if (pool == nullptr || settings == nullptr) co_return false;
   // The last one broke the connection and there is no other: if it has died, its successor is a moment away.
   const bool broke = failure && (failure->error.code == Code::closed || failure->error.code == Code::reset);
-  if (broke) suspect(*upstreams_[tries_ - 1]);
+  if (broke && !std::exchange(suspected_, true)) suspect(*upstreams_[tries_ - 1]);
   if (wait_until_ == base::kNever) wait_until_ = in(settings->queue_wait);
   const auto expected = [this] {
     const balance::PoolView* now = view();
     return now != nullptr && std::ranges::any_of(now->replicas, [](const auto& replica) { return replica->expected(); });
   };
-  if (!expected() || balancer_.waiting_ >= settings->queue_length) co_return false;
-  ++balancer_.waiting_;
+  if (!expected() || pool_state_.waiting >= settings->queue_length) co_return false;
+  ++pool_state_.waiting;
   const Code woken = co_await balancer_.became_ready_.wait(balancer_.loop_, wait_until_);
-  --balancer_.waiting_;
+  --pool_state_.waiting;
   co_return woken == Code::ok;
 }
 
@@ -117,20 +118,23 @@ Async<std::optional<Relay::Failure>> Relay::attempt(Upstream& upstream) {
   if (!connection) {
     auto made = co_await upstream.connections().connect(in(balancer_.config_.timeouts.connect));
     if (!made) {
-      ticket.failed();
-      // A full backlog is a busy replica, not a broken one.
-      if (made.error().code != Code::full && made.error().code != Code::cancelled) suspect(upstream);
-      co_return Failure{made.error(), Progress::nothing_sent};
+      const Code code = made.error().code;
+      if (code != Code::cancelled) ticket.failed();
+      // A full backlog is a busy replica, and a lack of ports is our own: neither says that it is broken.
+      if (code == Code::refused || code == Code::timeout) suspect(upstream);
+      co_return Failure{{code, Source::replica, {}}, Progress::nothing_sent};
     }
     connection = std::move(*made);
   }
   bool reusable = false;
   std::optional<Failure> failure;
   {
-    const Upstream::Active active(upstream, connection->stream().watch());
+    Upstream::Active active(upstream, connection->stream().watch());
+    active_ = &active;
     failure = co_await exchange_on(connection->stream(), reusable);
+    active_ = nullptr;
   }
-  if (failure) ticket.failed();
+  if (failure && failure->error.source == Source::replica && failure->error.code != Code::cancelled) ticket.failed();
   if (reusable && !upstream.retired) upstream.connections().put(std::move(connection));
   co_return failure;
 }
@@ -143,7 +147,7 @@ Async<std::optional<Relay::Failure>> Relay::exchange_on(io::Stream& stream, bool
     if (!invited) co_return Failure{{invited.error().code, Source::client, {}}, Progress::nothing_sent};
   }
   const auto sent = co_await send_request(stream, any_byte_sent);
-  if (!sent) co_return Failure{sent.error(), any_byte_sent ? Progress::sent : Progress::nothing_sent};
+  if (!sent) co_return Failure{{sent.error().code, Source::replica, {}}, any_byte_sent ? Progress::sent : Progress::nothing_sent};
   const base::Duration response_max = balancer_.config_.timeouts.response;
   if (whole) {
     auto failure = co_await receive(stream, in(response_max));
@@ -196,7 +200,6 @@ Async<void> Relay::upload(io::Stream& stream, Upload& state) {
       stream.watch().abort(Code::cancelled);  // half a request must not look like a whole one
       co_return;
     }
-    state.done = piece->empty();
     std::array<char, 20> size;
     char* end = size.data();
     if (chunked) {
@@ -207,10 +210,11 @@ Async<void> Relay::upload(io::Stream& stream, Upload& state) {
     const std::array<std::string_view, 3> pieces = {std::string_view(size.data(), end), *piece, std::string_view(chunked ? "\r\n" : "")};
     auto write = stream.write(pieces, in(timeouts.body));
     const auto sent = co_await write;
-    if (!sent) co_return;  // it may have answered early: receive() finds out
+    if (!sent) break;  // it may have answered early: receive() finds out, and in time
+    state.done = piece->empty();
   }
   const Code slept = co_await balancer_.loop_.sleep(timeouts.response);
-  if (slept != Code::cancelled) stream.watch().abort(Code::timeout);
+  if (slept != Code::cancelled && !active_->answering) stream.watch().abort(Code::timeout);
 }
 
 // Up to the final head, then the answer to the client.
@@ -223,17 +227,20 @@ Async<std::optional<Relay::Failure>> Relay::receive(io::Stream& stream, base::Ti
     if (!got) {
       base::Error error = got.error();
       if (error.detail.empty() && error.code == Code::closed) error.detail = "it closed the connection without an answer";
-      co_return Failure{std::move(error), Progress::sent};
+      co_return Failure{std::move(error), reader.any_bytes() ? Progress::answering : Progress::sent};
     }
     const unsigned status = reader.head().status;
-    if (status == 101) co_return Failure{{Code::invalid, Source::replica, "it switched protocols unasked"}, Progress::sent};
-    if (status >= 200) co_return co_await answer();
+    if (status == 101) co_return Failure{{Code::invalid, Source::replica, "it switched protocols unasked"}, Progress::answering};
+    if (status >= 200) {
+      active_->answering = true;
+      co_return co_await answer();
+    }
     // 100 was ours to ask for, and an HTTP/1.0 client knows no interim responses (RFC 9110 section 15.2).
     if (status == 100 || exchange_.request().minor_version == 0) continue;
     const auto forwarded = co_await exchange_.forward_interim(reader.head());
     if (!forwarded) co_return Failure{{forwarded.error().code, Source::client, {}}, Progress::answering};
   }
-  co_return Failure{{Code::invalid, Source::replica, "it sent too many interim responses"}, Progress::sent};
+  co_return Failure{{Code::invalid, Source::replica, "it sent too many interim responses"}, Progress::answering};
 }
 
 Async<std::optional<Relay::Failure>> Relay::answer() {

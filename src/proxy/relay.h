@@ -19,7 +19,7 @@ namespace ringmaster::proxy {
 class Relay {
  public:
   Relay(Balancer& balancer, wire::Exchange& exchange, std::string_view pool, const ForwardOptions& options, RelayWorkspace& workspace)
-      : balancer_(balancer), exchange_(exchange), pool_(pool), options_(options), workspace_(workspace) {}
+      : balancer_(balancer), pool_state_(balancer.pool_state(pool)), exchange_(exchange), pool_(pool), options_(options), workspace_(workspace) {}
   Relay(const Relay&) = delete;
   Relay& operator=(const Relay&) = delete;
   ~Relay();
@@ -27,7 +27,7 @@ class Relay {
   io::Async<void> run();
 
  private:
-  enum class Progress : std::uint8_t { nothing_sent, sent, answering };
+  enum class Progress : std::uint8_t { nothing_sent, sent, answering };  // answering: a byte of the response has come
   struct Failure {
     base::Error error;
     Progress progress;
@@ -58,6 +58,7 @@ class Relay {
   base::Time in(base::Duration d) const { return balancer_.loop_.now() + d; }
 
   Balancer& balancer_;
+  PoolState& pool_state_;
   wire::Exchange& exchange_;
   std::string_view pool_;
   const ForwardOptions& options_;
@@ -67,6 +68,8 @@ class Relay {
   std::array<balance::Replica*, kTriesMax> tried_{};  // theirs, as pick() wants them
   unsigned tries_ = 0;
   base::Time wait_until_ = base::kNever;  // for a replica to become ready; set when waiting begins
+  Upstream::Active* active_ = nullptr;    // of the attempt under way
+  bool suspected_ = false;                // one replica has been sent to be checked; once per request is enough
   bool streamed_ = false;                 // part of the body has been read for good: it cannot be sent again
 };
 

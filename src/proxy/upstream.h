@@ -19,22 +19,27 @@ class Upstream {
   class Active : public base::Link<Tag> {
    public:
     Active(Upstream& upstream, io::Watch& watch) : watch_(watch) { upstream.active_.push_back(*this); }
+    bool answering = false;  // its response's head has come
 
    private:
     friend class Upstream;
     io::Watch& watch_;
   };
 
-  Upstream(io::Loop& loop, std::shared_ptr<balance::Replica> replica) : replica_(std::move(replica)), connections_(loop, replica_->endpoint) {}
+  Upstream(io::Loop& loop, std::shared_ptr<balance::Replica> replica, base::Duration idle_max)
+      : replica_(std::move(replica)), connections_(loop, replica_->endpoint, idle_max) {}
 
   balance::Replica& replica() { return *replica_; }
   const std::shared_ptr<balance::Replica>& share() const { return replica_; }
   wire::ConnectionPool& connections() { return connections_; }
 
-  // Its process has ended: whoever waits for it is woken with Code::exited.
+  // Its process has ended: whoever waits for an answer is woken with Code::exited. An answer that has begun, or lies in
+  // the socket, is still read: the operating system tells where it ends.
   void exited() {
     connections_.close_idle();
-    active_.for_each([](Active& active) { active.watch_.abort(base::Code::exited); });
+    active_.for_each([](Active& active) {
+      if (!active.answering && !active.watch_.readable()) active.watch_.abort(base::Code::exited);
+    });
     exited_.notify();
   }
   io::Signal& exit_signal() { return exited_; }

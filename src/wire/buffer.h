@@ -25,7 +25,6 @@ class Buffer {
   std::string_view view() const { return {bytes_.get() + begin_, end_ - begin_}; }
   std::span<char> space() { return {bytes_.get() + end_, kBytes - end_}; }
   bool empty() const { return begin_ == end_; }
-  bool full() const { return end_ == kBytes; }
 
   void add(std::size_t count) { end_ += count; }
   void skip(std::size_t count) { begin_ += count; }  // the bytes stay where they are until space() is used again

@@ -7,7 +7,7 @@ namespace ringmaster::wire {
 using base::Source;
 using http::Parse;
 
-static constexpr Duration kIdleMax = std::chrono::seconds(30);  // below what servers keep, so that we end first
+static constexpr std::size_t kIdleConnectionsMax = 1024;
 
 void ClientConnection::done() {
   auto& idle = pool_->idle_;
@@ -34,8 +34,8 @@ Async<Result<std::unique_ptr<ClientConnection>>> ConnectionPool::connect(Time de
 }
 
 void ConnectionPool::put(std::unique_ptr<ClientConnection> connection) {
-  if (idle_.size() >= idle_max_ || connection->stream_.watch().readable()) return;
-  connection->begin(loop_.now() + kIdleMax);
+  if (idle_.size() >= kIdleConnectionsMax || connection->stream_.watch().readable()) return;
+  connection->begin(loop_.now() + idle_max_);
   connection->stream_.watch().reader = connection.get();
   idle_.push_back(std::move(connection));
 }
@@ -110,7 +110,7 @@ Async<Result<FetchResponse>> fetch(io::Loop& loop, const Endpoint& server, const
     if (!got) co_return std::unexpected(got.error());
   } while (reader->head().status < 200);
   FetchResponse response{reader->head().status, {}};
-  while (!reader->complete()) {
+  while (!request.head_only && !reader->complete()) {
     const auto more = co_await reader->read_body(deadline - loop.now());
     if (!more) co_return std::unexpected(more.error());
     response.body += *more;

@@ -40,7 +40,8 @@ class ClientConnection final : public io::Wait {
 
 class ConnectionPool {
  public:
-  ConnectionPool(io::Loop& loop, Endpoint server, std::size_t idle_max = 1024) : loop_(loop), server_(std::move(server)), idle_max_(idle_max) {}
+  // Idle connections end after `idle_max`: sooner than the server ends them, or a request may meet its end.
+  ConnectionPool(io::Loop& loop, Endpoint server, Duration idle_max) : loop_(loop), server_(std::move(server)), idle_max_(idle_max) {}
 
   // The idle connection that was used last, or null.
   std::unique_ptr<ClientConnection> take();
@@ -53,7 +54,7 @@ class ConnectionPool {
   friend class ClientConnection;
   io::Loop& loop_;
   Endpoint server_;
-  std::size_t idle_max_;
+  Duration idle_max_;
   std::vector<std::unique_ptr<ClientConnection>> idle_;
 };
 
@@ -95,6 +96,7 @@ struct FetchRequest {
   std::string host = "localhost";
   std::string headers;  // whole lines
   std::string body;
+  bool head_only = false;  // the answer's body is not wanted: the status is enough
 };
 struct FetchResponse {
   unsigned status = 0;

@@ -1,8 +1,8 @@
 // An exchange: one request head, a source for its body, and a sink for its response. It is all that a handler sees of a
 // client; today an HTTP/1 connection makes one after the other, one day an HTTP/2 stream will be another source.
 //
-// The response may be begun before the request's body has been read. Whatever the handler leaves unread is dealt with
-// afterwards: read and dropped if it is short, else the connection is closed (SECURITY A19).
+// The response may be begun before the request's body has been read. A body that the handler leaves unread costs the
+// connection: what comes after the response would be taken for the next request (SECURITY A19).
 #pragma once
 
 #include <string>

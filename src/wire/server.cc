@@ -60,12 +60,12 @@ class ServerConnection final : public io::Wait, public base::Link<Server::Tag> {
       if (!got) co_return false;
       served_ = true;
       Exchange exchange(stream_, peer_text_, workspace, server_.limits_, server_.date_);
-      if (server_.draining_) exchange.close_after();
       std::string_view complaint;
       if (!exchange.begin(complaint)) {
         co_await refuse(workspace, 400, complaint);
         co_return false;
       }
+      if (server_.draining_) exchange.close_after();
       co_await server_.handler_.handle(exchange);
       if (!exchange.finished_) {
         stream_.reset();
@@ -161,7 +161,7 @@ void Server::accept(io::Stream stream) {
 void Server::remove(ServerConnection& connection) {
   delete &connection;  // NOLINT: made by accept()
   --count_;
-  if (full_ && count_ < limits_.connections_max) {
+  if (full_ && !draining_ && count_ < limits_.connections_max) {
     full_ = false;
     for (const auto& listener : listeners_) listener->resume();
   }

@@ -210,7 +210,7 @@ TEST_F(WireTest, FetchReadsAnAnswerAndNamesAFailure) {
 TEST_F(WireTest, ThePoolDropsAConnectionThatSpeaksUnasked) {
   start();
   loop.root().spawn([](WireTest& t) -> Async<void> {
-    ConnectionPool pool(t.loop, t.at);
+    ConnectionPool pool(t.loop, t.at, 30s);
     auto connection = co_await pool.connect(t.loop.now() + 1s);
     io::Stream& stream = (*connection)->stream();
     // An answer to a request that the pool knows nothing of: it arrives while the connection is idle.
