@@ -72,9 +72,18 @@ Async<void> Engine::run() {
     }
     on_message(received->message);
   }
+  talking.spawn(listen_on());  // those who wait for the outcome of a change shall have it
   co_await shut_down(grace);
   talking.cancel();
   co_await talking.join();
+}
+
+Async<void> Engine::listen_on() {
+  while (true) {
+    const auto received = co_await channel_.receive();
+    if (!received) co_return;
+    on_message(received->message);
+  }
 }
 
 // --- beginning ---
@@ -95,6 +104,13 @@ Result<void> Engine::set_up(link::Received received) {
     return base::fail(Code::invalid, config::to_string(setup->config_file, *faults));
   }
   config_ = std::move(std::get<config::Config>(parsed));
+
+  // A connection of a client may need one to a replica; checks, the admin API and the log need a few always.
+  static constexpr std::uint64_t kReserve = 200;
+  const std::uint64_t limit = std::max(loop_.system().raise_descriptor_limit(), kReserve + 2 * std::uint64_t{setup_.workers});
+  const auto most = static_cast<unsigned>((limit - kReserve) / 2 / setup_.workers);
+  if (most < config_.connections_max) base::log::warning("{} descriptors are enough for {} connections a worker, not {}", limit, most, config_.connections_max);
+  config_.connections_max = std::min(config_.connections_max, most);
 
   prober_ = std::make_unique<probe::Prober>(loop_, [this](const auto& replica, bool ready) { report(replica, ready); });
   registry_ = std::make_unique<proxy::Registry>(config_, static_cast<balance::Cell*>(counters_.memory.get()), registry_listener());
@@ -253,9 +269,10 @@ Async<void> Engine::shut_down(base::Duration grace) {
 int run_engine() {
   static constexpr int kLink = 3;
   base::log::start("engine", base::log::Level::info);
-  // The terminal's Ctrl-C goes to the master, which drains us.
+  // Whoever signals all processes at once (a terminal's Ctrl-C, a service manager) reaches the master, which drains us.
   ::signal(SIGINT, SIG_IGN);
   ::signal(SIGHUP, SIG_IGN);
+  ::signal(SIGTERM, SIG_IGN);
   ::signal(SIGPIPE, SIG_IGN);
   io::RealSystem system;
   io::Loop loop(system);

@@ -37,6 +37,7 @@ class Engine {
   void start_admin();
   proxy::Registry::Listener registry_listener();
   void on_message(const link::Message& message);
+  io::Async<void> listen_on();
   void follow(std::uint64_t generation);
   void publish();
   void suspect(const proxy::Registry::Record& replica);

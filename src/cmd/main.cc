@@ -121,7 +121,12 @@ int run(int argc, char** argv) {
     const int code = app.exit(error);
     return code == 0 ? 0 : kUsage;
   }
-  return chosen.run();
+  try {
+    return chosen.run();
+  } catch (const std::exception& error) {  // an answer that is not the admin API's
+    std::fprintf(stderr, "ringmaster: %s\n", error.what());
+    return 1;
+  }
 }
 
 }  // namespace

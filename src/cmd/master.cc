@@ -44,6 +44,7 @@ Result<void> Master::start() {
     return base::fail(Code::invalid, "the state directory's path is too long for Unix sockets: " + directory);
   }
   if (auto made = loop_.system().make_directory(run_dir, 0750); !made) return std::unexpected(made.error());
+  loop_.system().clear_directory(run_dir);  // sockets of replicas that are gone
   if (const unsigned killed = state_->kill_leftovers(); killed > 0) base::log::warning("ended {} processes that an earlier master left", killed);
   if (auto opened = open_listeners(); !opened) return opened;
   write_addresses();

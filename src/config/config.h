@@ -78,8 +78,8 @@ struct Config {
   std::string file;  // where it came from
   std::string text;
   std::string state_dir = ".ringmaster";
-  unsigned workers = 0;              // 0: one per core
-  unsigned connections_max = 16000;  // of clients, per worker
+  unsigned workers = 0;             // 0: one per core
+  unsigned connections_max = 4000;  // of clients, per worker
   Timeouts timeouts;
   std::vector<Listener> listeners;
   Endpoint admin;

@@ -73,10 +73,6 @@ void read_ring(const toml::table& table, Pool& pool, Faults& faults) {
   reader.count("server_base", ring.server_base, 0, 1);
   reader.count("virtual_base", ring.virtual_base, 0, 1);
   reader.finish();
-  if (static_cast<std::uint64_t>(ring.virtual_servers) * pool.replicas > ring.slots) {
-    faults.add(table.source(), std::to_string(pool.replicas) + " replicas with " + std::to_string(ring.virtual_servers) + " virtual servers each do not fit " +
-                                   std::to_string(ring.slots) + " slots");
-  }
 }
 
 void read_health(const toml::table& table, Pool& pool, Faults& faults) {
@@ -164,6 +160,11 @@ void read_balancing(Reader& reader, const toml::table& table, Pool& pool, Faults
   }
   balance::apply_preset("s1", pool.ring);
   with_table(reader, "ring", [&](const toml::table& ring) { read_ring(ring, pool, faults); });
+  const balance::RingSettings& ring = pool.ring;
+  if (pool.policy == balance::Policy::ring && static_cast<std::uint64_t>(ring.virtual_servers) * pool.replicas > ring.slots) {
+    faults.add(table.source(), std::to_string(pool.replicas) + " replicas with " + std::to_string(ring.virtual_servers) + " virtual servers each do not fit " +
+                                   std::to_string(ring.slots) + " slots");
+  }
 }
 
 Pool read_pool(std::string name, const toml::table& table, Faults& faults) {
@@ -259,6 +260,8 @@ void read_listeners(Reader& reader, const toml::table& root, Config& config, Fau
     faults.add(root.source(), "there is no [[listener]]: nothing would be served");
     return;
   }
+  static constexpr std::size_t kListenersMax = 100;
+  if (listeners->size() > kListenersMax) faults.add(node->source(), "there can be at most 100 listeners");
   std::set<std::string> addresses = {base::to_string(config.admin)};
   for (const toml::node& element : *listeners) {
     const toml::table* table = element.as_table();
@@ -277,6 +280,7 @@ void read_listeners(Reader& reader, const toml::table& root, Config& config, Fau
 void read_config(const toml::table& root, Config& config, Faults& faults) {
   Reader reader(root, "the file", faults);
   reader.text("state_dir", config.state_dir);
+  if (config.state_dir.empty()) faults.add(root.get("state_dir")->source(), "state_dir must name a directory");
   reader.count("workers", config.workers, 0, 256);
   reader.count("connections_max", config.connections_max, 1, 1'000'000);
   with_table(reader, "timeouts", [&](const toml::table& table) { read_timeouts(table, config.timeouts, faults); });

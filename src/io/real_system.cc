@@ -7,6 +7,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -17,6 +18,7 @@
 #include <csignal>
 #include <cstdio>
 #include <ctime>
+#include <filesystem>
 #include <fstream>
 
 #include "base/check.h"
@@ -87,8 +89,8 @@ Result<Mapping> RealSystem::map(int fd) {
 }
 
 void RealSystem::signal(const Child& child, int number) {
-  ::kill(-child.pid, number);  // the group that setsid() made; empty before the child has called it
-  ::kill(child.pid, number);
+  // To the group that setsid() made, of which the child is the leader; to it alone should it have left that group.
+  if (::kill(-child.pid, number) != 0) ::kill(child.pid, number);
 }
 
 std::optional<ExitStatus> RealSystem::reap(const Child& child) {
@@ -101,21 +103,44 @@ std::optional<ExitStatus> RealSystem::reap(const Child& child) {
   return ExitStatus{WEXITSTATUS(status), 0};
 }
 
-std::string RealSystem::start_time(pid_t pid) {
-  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+// A field of /proc/pid/stat, counted from 1 as proc(5) does; "" when the process is gone or a zombie. The name in field 2
+// may hold spaces, so counting starts after its ')'.
+static std::string stat_field(const std::string& pid, int wanted) {
+  std::ifstream file("/proc/" + pid + "/stat");
   std::string line;
   std::getline(file, line);
-  // Field 22 of proc(5); the name in field 2 may hold spaces, so counting starts after its ')'.
   std::size_t at = line.rfind(')');
-  for (int field = 2; at != std::string::npos && field < 22; ++field) at = line.find(' ', at + 1);
-  if (at == std::string::npos || line.find(") Z ") != std::string::npos) return "";  // a zombie has ended
-  return line.substr(at + 1, line.find(' ', at + 1) - at - 1);
+  if (at == std::string::npos || line.compare(at, 3, ") Z") == 0) return "";
+  for (int field = 2; at != std::string::npos && field < wanted; ++field) at = line.find(' ', at + 1);
+  return at == std::string::npos ? "" : line.substr(at + 1, line.find(' ', at + 1) - at - 1);
 }
 
-void RealSystem::kill_leftover(pid_t pid) {
+std::string RealSystem::start_time(pid_t pid) {
+  static constexpr int kStartTime = 22;
+  return stat_field(std::to_string(pid), kStartTime);
+}
+
+// A process id is not given out again while a session bears it, so what is found is what the leader left.
+void RealSystem::kill_session(pid_t pid) {
+  static constexpr int kSession = 6;
   if (pid <= 1) return;
-  ::kill(-pid, SIGKILL);
-  ::kill(pid, SIGKILL);
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc", error)) {
+    const std::string name = entry.path().filename();
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    if (stat_field(name, kSession) == std::to_string(pid)) ::kill(static_cast<pid_t>(std::stol(name)), SIGKILL);
+  }
+}
+
+std::string RealSystem::boot_id() { return read_file("/proc/sys/kernel/random/boot_id").value_or(""); }
+
+std::uint64_t RealSystem::raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return 1024;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+  ::getrlimit(RLIMIT_NOFILE, &limit);
+  return limit.rlim_cur;
 }
 
 Result<Handle> RealSystem::signals(std::span<const int> numbers) {
@@ -203,6 +228,11 @@ Result<void> RealSystem::make_directory(const std::string& path, unsigned mode) 
 }
 
 void RealSystem::remove_file(const std::string& path) { ::unlink(path.c_str()); }
+
+void RealSystem::clear_directory(const std::string& path) {
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(path, error)) ::unlink(entry.path().c_str());
+}
 
 Result<Handle> RealSystem::lock_file(const std::string& path) {
   Handle handle(*this, ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0640));

@@ -51,14 +51,17 @@ class RealSystem final : public System {
   void signal(const Child& child, int number) override;
   std::optional<ExitStatus> reap(const Child& child) override;
   std::string start_time(pid_t pid) override;
-  void kill_leftover(pid_t pid) override;
+  void kill_session(pid_t pid) override;
+  std::string boot_id() override;
   Result<Handle> signals(std::span<const int> numbers) override;
   std::string own_executable() override;
+  std::uint64_t raise_descriptor_limit() override;
 
   Result<std::string> read_file(const std::string& path) override;
   Result<void> replace_file(const std::string& path, std::string_view bytes, bool durable) override;
   Result<void> make_directory(const std::string& path, unsigned mode) override;
   void remove_file(const std::string& path) override;
+  void clear_directory(const std::string& path) override;
   Result<Handle> lock_file(const std::string& path) override;
 
   void run_in_background(std::function<void()> work) override;

@@ -361,7 +361,11 @@ std::string SimSystem::start_time(pid_t pid) {
   return process != nullptr && !process->ghost ? std::to_string(pid) : "";
 }
 
-void SimSystem::kill_leftover(pid_t pid) {
+void SimSystem::clear_directory(const std::string& path) {
+  if (!ghost()) std::erase_if(world_.files, [&](const auto& file) { return file.first.starts_with(path + "/"); });
+}
+
+void SimSystem::kill_session(pid_t pid) {
   SimProcess* process = world_.find(pid);
   if (process != nullptr) world_.signal(*process, SIGKILL);
 }

@@ -124,7 +124,10 @@ class SimSystem final : public System {
   void signal(const Child& child, int number) override;
   std::optional<ExitStatus> reap(const Child& child) override;
   std::string start_time(pid_t pid) override;
-  void kill_leftover(pid_t pid) override;
+  void kill_session(pid_t pid) override;
+  std::string boot_id() override { return "simulated"; }
+  std::uint64_t raise_descriptor_limit() override { return 1U << 20; }
+  void clear_directory(const std::string& path) override;
   Result<Handle> signals(std::span<const int>) override { return open(std::make_shared<SimObject>(world_)); }
   std::string own_executable() override { return "ringmaster"; }
 

@@ -118,7 +118,7 @@ Result<std::string> find_executable(const std::string& name) {
 
 Result<Prepared> prepare(const SpawnRequest& request) {
   Prepared p;
-  auto path = find_executable(request.argv.at(0));
+  auto path = find_executable(request.executable.empty() ? request.argv.at(0) : request.executable);
   if (!path) return std::unexpected(path.error());
   p.path = std::move(*path);
   for (const std::string& word : request.argv) p.argv.push_back(const_cast<char*>(word.c_str()));  // NOLINT: exec's type

@@ -89,6 +89,7 @@ struct Limit {
 
 struct SpawnRequest {
   std::vector<std::string> argv;         // argv[0] is looked up in PATH unless it has a slash
+  std::string executable;                // what to run instead of argv[0]
   std::vector<std::string> environment;  // "NAME=value"; nothing is inherited
   std::string directory;                 // empty: ours
   std::vector<Limit> limits;
@@ -170,15 +171,18 @@ class System {
   virtual void signal(const Child& child, int number) = 0;
   virtual std::optional<ExitStatus> reap(const Child& child) = 0;
   virtual std::string start_time(pid_t pid) = 0;                     // tells a process from a later one of the same pid; "" if gone
-  virtual void kill_leftover(pid_t pid) = 0;                         // SIGKILL to a process group that an earlier master left
+  virtual void kill_session(pid_t pid) = 0;                          // SIGKILL to all that is left of a session, even if its leader is gone
+  virtual std::string boot_id() = 0;                                 // tells this run of the machine from others
   virtual Result<Handle> signals(std::span<const int> numbers) = 0;  // read as one byte each, a signal's number
   virtual std::string own_executable() = 0;
+  virtual std::uint64_t raise_descriptor_limit() = 0;  // as far as it goes; what it is then
 
   // Files: small ones, read and replaced as a whole.
   virtual Result<std::string> read_file(const std::string& path) = 0;
   virtual Result<void> replace_file(const std::string& path, std::string_view bytes, bool durable) = 0;
   virtual Result<void> make_directory(const std::string& path, unsigned mode) = 0;
   virtual void remove_file(const std::string& path) = 0;
+  virtual void clear_directory(const std::string& path) = 0;      // of its files
   virtual Result<Handle> lock_file(const std::string& path) = 0;  // Code::exists when another process has it
 
   // Beside the loop. `work` may block; it runs on a thread of its own (in a simulation: at once).

@@ -90,9 +90,14 @@ io::Async<void> Channel::pump(std::function<void()> recovered) {
     const Code ready = co_await watch_.until_writable();
     if (ready != Code::ok || watch_.hung_up()) co_return;
     while (!outbox_.empty() && transmit(outbox_.front(), {})) outbox_.pop_front();
-    if (!outbox_.empty() || !lost_) continue;
-    lost_ = false;
-    recovered();  // may lose again: then round again
+    if (outbox_.empty() && lost_) {
+      lost_ = false;
+      recovered();  // may lose again: then round again
+    }
+    if ((outbox_.empty() && !lost_) || !watch_.writable()) continue;
+    // It failed for another reason than a full socket: no descriptors, say. Not again at once.
+    const Code slept = co_await loop.sleep(std::chrono::milliseconds(10));
+    if (slept == Code::cancelled) co_return;
   }
 }
 

@@ -57,6 +57,7 @@ Async<Prober::Check> Prober::check(const balance::Replica& replica, const config
   if (response) co_return response->status >= 200 && response->status < 400 ? Check::good : Check::bad;
   const Code code = response.error().code;
   if (code == Code::refused) co_return Check::refused;
+  if (code == Code::full) co_return Check::unknown;  // a full backlog, or no descriptor left of our own: it says nothing of health
   co_return code == Code::reset || code == Code::closed ? Check::broken : Check::bad;
 }
 
@@ -111,13 +112,14 @@ Async<void> Prober::follow(Record replica, config::Health settings, io::Signal& 
     // Nobody listens there any more, or not for long: most likely its process has just ended, and the news of that, which ends this fiber,
     // is on its way. Until then it stays a suspect: worth waiting for, as its successor is being started.
     const base::Time verdict = loop_.now() + kNewsOfDeath;
-    while (suspected && lost() && loop_.now() < verdict) {
+    while (suspected && (lost() || found == Check::unknown) && loop_.now() < verdict) {
       const Code woken = co_await wanted.wait(loop_, loop_.now() + 20ms);
       if (woken == Code::cancelled) co_return;
       found = co_await check(*replica, settings);
     }
     io::Fiber& fiber = co_await io::this_fiber();
     if (fiber.cancelled) co_return;
+    if (found == Check::unknown) continue;
     good = found == Check::good ? good + 1 : 0;
     bad = found == Check::good ? 0 : bad + 1;
     // A suspect is judged by one check: it was ready, and somebody waits for the verdict.

@@ -39,7 +39,7 @@ class Prober {
     io::Signal wanted;  // a check is wanted now
     explicit Subject(io::Loop& loop) : scope(loop) {}
   };
-  enum class Check : std::uint8_t { good, bad, refused, broken };
+  enum class Check : std::uint8_t { good, bad, refused, broken, unknown };
 
   io::Async<void> follow(Record replica, config::Health settings, io::Signal& wanted);
   io::Async<bool> until_started(const balance::Replica& replica, const config::Health& settings, io::Signal& wanted);

@@ -23,7 +23,12 @@ struct EngineChild::Generation {
 };
 
 EngineChild::EngineChild(io::Loop& loop, const config::Config& config, Listening listening, std::function<void()> stop_wanted)
-    : loop_(loop), config_(config), listening_(std::move(listening)), stop_wanted_(std::move(stop_wanted)), commands_(loop) {}
+    : loop_(loop),
+      config_(config),
+      listening_(std::move(listening)),
+      stop_wanted_(std::move(stop_wanted)),
+      own_executable_(loop.system().own_executable()),
+      commands_(loop) {}
 
 Fleet::Engine EngineChild::for_fleet() {
   Fleet::Engine engine;
@@ -59,7 +64,8 @@ Result<std::unique_ptr<EngineChild::Generation>> EngineChild::start() {
   if (!config) return std::unexpected(config.error());
 
   io::SpawnRequest request;
-  request.argv = {system.own_executable(), "engine"};
+  request.argv = {own_executable_, "engine"};
+  request.executable = "/proc/self/exe";  // this very binary, even if the file has been replaced meanwhile
   for (char** entry = environ; *entry != nullptr; ++entry) request.environment.emplace_back(*entry);
   request.inherited = {link->second.fd()};
   request.capture_output = false;
@@ -94,8 +100,8 @@ Async<void> EngineChild::run() {
       back_off = Duration::zero();
     } else {
       back_off = std::clamp<Duration>(back_off * 2, 50ms, 10s);
-      const Code slept = co_await loop_.sleep(back_off);
-      if (slept == Code::cancelled) break;
+      const Code woken = co_await stop_begun_.wait(loop_, loop_.now() + back_off);
+      if (woken == Code::cancelled) break;
     }
   }
   commands_.cancel();
@@ -149,6 +155,7 @@ Async<void> EngineChild::execute(std::shared_ptr<link::Channel> channel, link::C
 
 Async<void> EngineChild::stop(Duration grace) {
   stopping_ = true;
+  stop_begun_.notify();
   const base::Time deadline = loop_.now() + grace;
   if (current_ != nullptr) current_->channel->deliver(link::Drain{});
   while (current_ != nullptr) {

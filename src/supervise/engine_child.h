@@ -49,11 +49,13 @@ class EngineChild {
   const config::Config& config_;
   Listening listening_;
   std::function<void()> stop_wanted_;
+  std::string own_executable_;
   Fleet* fleet_ = nullptr;
   std::uint64_t number_ = 0;
   Generation* current_ = nullptr;
   bool stopping_ = false;
   io::Signal ended_;
+  io::Signal stop_begun_;
   io::Scope commands_;
 };
 

@@ -20,13 +20,22 @@ Fleet::Fleet(io::Loop& loop, const config::Config& config, Runtime& runtime, Sta
 
 Fleet::~Fleet() = default;
 
+// Whether a saved set is one that the configuration allows: it may have been edited since, and so may the file.
+static bool is_possible(const config::Pool& pool, const DesiredPool& saved) {
+  const bool sound = std::ranges::all_of(saved.slots, [](const DesiredSlot& slot) { return slot.slot > 0 && base::is_replica_name(slot.name); });
+  const bool fits = pool.policy != balance::Policy::ring || saved.slots.size() * pool.ring.virtual_servers <= pool.ring.slots;
+  if (sound && fits && saved.slots.size() <= pool.replicas_max) return true;
+  base::log::warning("the saved set of pool {} ({} replicas) is not possible any more: starting as configured", pool.name, saved.slots.size());
+  return false;
+}
+
 void Fleet::start() {
   const Desired desired = state_.load();
   for (const config::Pool& pool : config_.pools) {
     Seats& seats = pools_[pool.name];
     const auto known = desired.find(pool.name);
     // Somebody who edits `replicas` means it: then the configuration counts, and not what /add and /rm made of it.
-    if (known != desired.end() && known->second.configured == pool.replicas) {
+    if (known != desired.end() && known->second.configured == pool.replicas && is_possible(pool, known->second)) {
       for (const DesiredSlot& slot : known->second.slots) {
         epochs_[{pool.name, slot.slot}] = slot.epoch;
         seats[slot.slot] = seat(pool, slot.slot, slot.name);
@@ -126,6 +135,8 @@ bool Fleet::launch(Seat& seat, std::unique_ptr<Running>& running) {
   running = std::move(*started);
   seat.complaint.clear();
   seat.now.pid = running->pid();
+  seat.launched = loop_.now();
+  seat.said_late = false;
   announce(seat, State::running);
   base::log::info("{} (slot {}) started, pid {}", seat.now.name, seat.now.slot, seat.now.pid);
   save();
@@ -135,7 +146,15 @@ bool Fleet::launch(Seat& seat, std::unique_ptr<Running>& running) {
 // Until it is to leave, or has been unhealthy for too long. The value means nothing.
 Async<bool> Fleet::until_unwanted(Seat& seat) {
   while (!seat.leaving) {
-    const base::Time deadline = seat.unhealthy_since == base::kNever ? base::kNever : seat.unhealthy_since + seat.pool->health.kill_after;
+    base::Time deadline = seat.unhealthy_since == base::kNever ? base::kNever : seat.unhealthy_since + seat.pool->health.kill_after;
+    if (seat.ready_since == base::kNever && !seat.said_late) {
+      deadline = seat.launched + seat.pool->ready_timeout;
+      if (loop_.now() >= deadline) {
+        base::log::warning("{} (slot {}) is still not ready: nothing good at {} so far", seat.now.name, seat.now.slot, seat.pool->health.path);
+        seat.said_late = true;
+        continue;
+      }
+    }
     if (loop_.now() >= deadline) break;
     const Code woken = co_await seat.changed.wait(loop_, deadline);
     if (woken == Code::cancelled) break;
@@ -189,7 +208,8 @@ Async<void> Fleet::rest(Seat& seat, Duration pause) {
     const Code woken = co_await seat.changed.wait(loop_, until);
     if (woken == Code::cancelled) co_return;
   }
-  seat.now.epoch = take_epoch(seat.now.pool, seat.now.slot);  // the port of the resting one may be taken by now
+  // The port of the resting epoch may be taken by now. One that leaves keeps the epoch under which the engine knows it.
+  if (!seat.leaving) seat.now.epoch = take_epoch(seat.now.pool, seat.now.slot);
 }
 
 // --- from the engine ---
@@ -232,7 +252,7 @@ void Fleet::save() {
     DesiredPool& to = desired[name];
     to.configured = pool->replicas;
     for (const auto& [slot, seat] : seats) {
-      to.slots.push_back({slot, seat->now.epoch, seat->now.name});
+      if (!seat->pending) to.slots.push_back({slot, seat->now.epoch, seat->now.name});
       if (seat->now.pid != 0) pids.push_back(seat->now.pid);
     }
   }

@@ -55,7 +55,10 @@ class Fleet {
     const config::Pool* pool;
     link::ReplicaState now;
     bool leaving = false;
-    bool at_once = false;       // leave without waiting for the engine
+    bool at_once = false;  // leave without waiting for the engine
+    bool pending = false;  // added, and not confirmed yet: not to be restored
+    bool said_late = false;
+    base::Time launched{};
     std::uint64_t left_at = 0;  // the generation that unrouted it
     io::Signal changed;         // health, or leaving
     base::Time ready_since = base::kNever;
@@ -80,7 +83,11 @@ class Fleet {
 
   io::Async<void> await_seen(std::uint64_t generation, base::Time deadline);
   io::Async<void> await_turn();
-  io::Async<std::string> await_ready(const std::vector<SeatPtr>& seats, base::Duration time_max);
+  struct Added {
+    SeatPtr seat;
+    std::string name;  // as asked for; a death gives the seat another
+  };
+  io::Async<std::string> await_ready(const std::vector<Added>& added, base::Duration time_max);
   link::Outcome refuse(base::Code code, std::string detail) const;
   link::Outcome done(const Seats& seats) const;
   base::Result<void> check_names(const Seats& seats, const std::vector<std::string>& names, bool must_exist) const;

@@ -55,12 +55,12 @@ Result<void> Fleet::check_names(const Seats& seats, const std::vector<std::strin
 }
 
 // Waits until all are ready; the names of those that are not in time, separated by commas.
-Async<std::string> Fleet::await_ready(const std::vector<SeatPtr>& seats, Duration time_max) {
+Async<std::string> Fleet::await_ready(const std::vector<Added>& added, Duration time_max) {
   const base::Time deadline = loop_.now() + time_max;
   while (true) {
     std::string missing;
-    for (const SeatPtr& seat : seats) {
-      if (!seat->now.healthy) missing += (missing.empty() ? "" : ", ") + seat->now.name;
+    for (const Added& one : added) {
+      if (!one.seat->now.healthy) missing += (missing.empty() ? "" : ", ") + one.name;
     }
     if (missing.empty() || stopping_) co_return missing;
     const Code woken = co_await news_.wait(loop_, deadline);
@@ -112,21 +112,23 @@ Async<Outcome> Fleet::add(std::string pool_name, std::int64_t count, std::vector
   }
   if (const auto checked = check_names(seats, names, false); !checked) co_return finish(refuse(checked.error().code, checked.error().detail));
 
-  std::vector<SeatPtr> added;
+  std::vector<Added> added;
   for (std::uint32_t slot = 1; added.size() < static_cast<std::size_t>(count); ++slot) {
     if (seats.contains(slot)) continue;
     const std::string name = added.size() < names.size() ? names[added.size()] : free_name(seats);
-    added.push_back(seats[slot] = seat(*pool, slot, name));
-    scope_.spawn(keep(added.back()));
+    added.push_back({seats[slot] = seat(*pool, slot, name), name});
+    added.back().seat->pending = true;
+    scope_.spawn(keep(added.back().seat));
   }
   const std::string missing = co_await await_ready(added, pool->ready_timeout);
-  if (!missing.empty()) {
-    for (const SeatPtr& seat : added) leave(seat);
-    save();
-    co_return finish(refuse(Code::timeout, std::to_string(count) + " servers were to be added, but did not become ready: " + missing));
+  for (const Added& one : added) {
+    one.seat->pending = false;
+    if (!missing.empty()) leave(one.seat);
   }
   save();
-  co_return finish(done(seats));
+  co_await await_seen(generation_, loop_.now() + 1s);
+  if (missing.empty()) co_return finish(done(seats));
+  co_return finish(refuse(Code::timeout, std::to_string(count) + " servers were to be added, but did not become ready: " + missing));
 }
 
 Async<Outcome> Fleet::remove(std::string pool_name, std::int64_t count, std::vector<std::string> names) {

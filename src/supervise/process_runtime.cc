@@ -1,5 +1,6 @@
 #include "supervise/process_runtime.h"
 
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 
@@ -75,12 +76,16 @@ std::vector<std::string> ProcessRuntime::command_of(const Launch& launch) const 
 // may hold secrets.
 std::vector<std::string> ProcessRuntime::environment_of(const Launch& launch) {
   std::vector<std::string> environment;
+  const auto add = [&](const std::string& name, const std::string& value) {
+    const bool configured = std::ranges::any_of(launch.pool.environment, [&](const std::string& entry) { return entry.starts_with(name + "="); });
+    if (!configured) environment.push_back(name + "=" + value);  // what the configuration sets counts more
+  };
   for (const char* name : {"PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS"}) {
-    if (const char* value = std::getenv(name)) environment.push_back(std::string(name) + "=" + value);  // NOLINT(concurrency-mt-unsafe)
+    if (const char* value = std::getenv(name)) add(name, value);  // NOLINT(concurrency-mt-unsafe)
   }
-  environment.push_back("SERVER_ID=" + std::to_string(launch.slot));
-  environment.push_back("SERVER_NAME=" + launch.name);
-  if (launch.endpoint.port != 0) environment.push_back("PORT=" + std::to_string(launch.endpoint.port));
+  add("SERVER_ID", std::to_string(launch.slot));
+  add("SERVER_NAME", launch.name);
+  if (launch.endpoint.port != 0) add("PORT", std::to_string(launch.endpoint.port));
   environment.insert(environment.end(), launch.pool.environment.begin(), launch.pool.environment.end());
   return environment;
 }

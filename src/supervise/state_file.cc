@@ -69,21 +69,25 @@ bool StateFile::save(const Desired& desired) {
 void StateFile::save_children(const std::vector<std::int64_t>& pids) {
   json children = json::array();
   for (const std::int64_t pid : pids) children.push_back({{"pid", pid}, {"start", system_->start_time(static_cast<pid_t>(pid))}});
-  (void)system_->replace_file(directory_ + "/children.json", children.dump() + "\n", false);
+  (void)system_->replace_file(directory_ + "/children.json", json({{"boot", system_->boot_id()}, {"children", children}}).dump() + "\n", false);
 }
 
 unsigned StateFile::kill_leftovers() {
   const auto text = system_->read_file(directory_ + "/children.json");
   if (!text) return 0;
   unsigned killed = 0;
-  const json children = json::parse(*text, nullptr, false);
-  if (!children.is_array()) return 0;
-  for (const json& child : children) {
-    const auto pid = static_cast<pid_t>(child.value("pid", 0));
-    const std::string start = child.value("start", "");
-    if (start.empty() || system_->start_time(pid) != start) continue;  // gone, or another process by now
-    system_->kill_leftover(pid);
-    ++killed;
+  try {
+    const json root = json::parse(*text);
+    if (root.at("boot") != system_->boot_id()) return 0;
+    for (const json& child : root.at("children")) {
+      const auto pid = child.at("pid").get<pid_t>();
+      const std::string start = system_->start_time(pid);
+      if (!start.empty() && start != child.at("start")) continue;  // another process by now
+      system_->kill_session(pid);
+      killed += start.empty() ? 0 : 1;
+    }
+  } catch (const json::exception& error) {  // the JSON library's; it does not leave this function
+    base::log::warning("{}/children.json is damaged ({}): what an earlier master left running, if anything, goes on", directory_, error.what());
   }
   return killed;
 }

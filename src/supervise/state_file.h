@@ -37,7 +37,7 @@ class StateFile {
   bool save(const Desired& desired);
 
   void save_children(const std::vector<std::int64_t>& pids);
-  // Ends what an earlier master left running. Returns how many there were.
+  // Ends what an earlier master left running, with what those had started. Returns how many were looked for.
   unsigned kill_leftovers();
 
   const std::string& directory() const { return directory_; }

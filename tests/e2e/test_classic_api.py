@@ -87,7 +87,9 @@ ADD_FAULTS = [
     ('{"n":1,"hostnames":["Server 1"]}', "the hostname 'Server 1' is taken"),
     ('{"n":2,"hostnames":["a","a"]}', "the hostname 'a' is given twice"),
     ('{"n":1,"hostnames":["../x"]}', "'../x' is not a valid hostname: letters, digits, ' _.-', at most 63, a letter or digit first"),
-    ('{"n":1,"hostnames":[5]}', "every one of hostnames must be text"),
+    ('{"n":1,"hostnames":[5]}', "'' is not a valid hostname: letters, digits, ' _.-', at most 63, a letter or digit first"),
+    ('{"n":1,"hostnames":[5,6]}', "Length of hostname list is more than newly added instances"),
+    ('{"n":1000,"hostnames":[5]}', "there can be at most 56 servers; there are 3"),
 ]
 RM_FAULTS = [
     ('{"n":4}', "there are only 3 servers to remove"),
