@@ -57,13 +57,22 @@ def kill_one(ringmaster, rng):
 def test_no_request_fails_while_replicas_are_killed(ringmaster):
     rng = random.Random(1)
     load = Wrk(ringmaster.traffic[0], KILLS + 1)
-    times = []
+    times, seen, stop = [], [], threading.Event()
+
+    def watch():
+        while not stop.is_set():
+            seen.append(ringmaster.rep()["N"])
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
     for _ in range(KILLS):
         begun = time.monotonic()
         times.append(kill_one(ringmaster, rng))
-        assert ringmaster.rep()["N"] == 3
         time.sleep(max(0.0, 1 - (time.monotonic() - begun)))  # the pace of the experiment: one a second
     requests, bad = load.result()
+    stop.set()
+    watcher.join()
+    assert set(seen) == {3} and len(seen) > 100 / SLOW, "/rep must always show three"
     print(f"\n{KILLS} kills under load: {requests} requests, {len(bad)} kinds of error, slot serves again after {statistics.median(times):.1f} ms (median), {max(times):.1f} ms (max)")
     assert bad == [] and requests > 1000
     assert statistics.median(times) < 100 * SLOW
@@ -141,7 +150,15 @@ def test_a_killed_engine_costs_no_replica_and_no_new_connection(ringmaster):
 def test_a_killed_engine_under_load_loses_only_what_it_held(ringmaster):
     load = Wrk(ringmaster.traffic[0], 3)
     until(lambda: sum(r["requests"] for r in ringmaster.replicas()) > 500, what="load")
-    os.kill(ringmaster.engine_pid(), signal.SIGKILL)
+    pids = {r["name"]: r["pid"] for r in ringmaster.replicas()}
+    engine = ringmaster.engine_pid()
+    os.kill(engine, signal.SIGKILL)
+    begun = time.monotonic()
+    assert ringmaster.get("/home").status == 200  # a connection opened meanwhile is answered
+    answered = (time.monotonic() - begun) * 1000
+    print(f"\nunder load, the next engine answered {answered:.0f} ms after the kill")
+    assert answered < 300 * SLOW
+    assert ringmaster.engine_pid() != engine and {r["name"]: r["pid"] for r in ringmaster.replicas()} == pids
     requests, bad = load.result()
     # wrk's 64 connections to the dead engine break; their successors are all served.
     assert requests > 500 and all("Non-2xx" not in line for line in bad)
@@ -230,3 +247,40 @@ def test_the_only_replica_dies_and_requests_wait_for_its_successor(start):
     if load:
         requests, bad = load.result()
         assert bad == [] and requests > 100
+
+
+def test_a_stop_while_an_add_waits_is_answered_and_orderly(start):
+    config = POOL.replace('["{ringmaster}", "replica", "--listen", "unix:{socket}", "--name", "{name}"]',
+                          '["/bin/sh", "-c", "case \\"$SERVER_NAME\\" in Dead*) exec sleep 1000;; esac; exec \\"$0\\" replica --listen unix:{socket}", "{ringmaster}", "{socket}"]\nready_timeout = "1500ms"')
+    ringmaster = start(config + HEALTH)
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(ringmaster.call("POST", "/add", '{"n":1,"hostnames":["Dead"]}')))
+    thread.start()
+    until(lambda: len(ringmaster.replicas()) == 4, what="the new seat")
+    assert ringmaster.stop() == 0
+    thread.join()
+    assert answers[0].status == 500 and answers[0].json["message"].endswith("did not become ready: Dead")
+    ringmaster.start()
+    assert ringmaster.rep()["N"] == 3, "what was not confirmed must not come back"
+
+
+def test_an_add_whose_servers_die_names_them_and_leaves_nothing(start):
+    config = POOL.replace('["{ringmaster}", "replica", "--listen", "unix:{socket}", "--name", "{name}"]',
+                          '["/bin/sh", "-c", "case \\"$SERVER_ID\\" in 1|2|3) ;; *) exit 7;; esac; exec \\"$0\\" replica --listen unix:{socket}", "{ringmaster}", "{socket}"]\nready_timeout = "900ms"')
+    ringmaster = start(config + HEALTH)
+    answer = ringmaster.call("POST", "/add", '{"n":1,"hostnames":["S5"]}')
+    assert answer.status == 500 and answer.json["message"].endswith("did not become ready: S5"), answer.text
+    until(lambda: len(ringmaster.replicas()) == 3, what="nothing left of it")
+
+
+def test_what_a_replica_started_does_not_outlive_a_killed_master(start, directory):
+    marker = f"{directory}/grandchild"
+    config = POOL.replace('["{ringmaster}", "replica", "--listen", "unix:{socket}", "--name", "{name}"]',
+                          f'["/bin/sh", "-c", "sleep 1000 & echo $! >> {marker}; exec \\"$0\\" replica --listen unix:{{socket}}", "{{ringmaster}}", "{{socket}}"]')
+    ringmaster = start(config + HEALTH)
+    grandchildren = [int(pid) for pid in open(marker).read().split()]
+    assert len(grandchildren) == 3 and all(alive(pid) for pid in grandchildren)
+    ringmaster.process.kill()
+    ringmaster.process.wait()
+    ringmaster.start()
+    until(lambda: not any(alive(pid) for pid in grandchildren), what="the end of the old grandchildren")

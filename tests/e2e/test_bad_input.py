@@ -1,4 +1,5 @@
 """Faults of configuration, machine, clients and servers: each says so in one line, and nothing hangs or is lost."""
+import json
 import os
 import pathlib
 import socket
@@ -71,7 +72,6 @@ def test_a_command_that_does_not_exist_is_said_and_backs_off(start):
     ringmaster = start(POOL.replace('"{ringmaster}", "replica"', '"no-such-program"') + HEALTH, wait=False)
     until(lambda: "command 'no-such-program' does not exist" in ringmaster.log, what="the line")
     addresses = pathlib.Path(ringmaster.directory) / "state/addresses.json"
-    import json
     found = json.loads(until(lambda: addresses.exists() and addresses.read_text()))
     admin = found["admin"].split(":")
     traffic = found["listeners"][0].split(":")
@@ -79,6 +79,8 @@ def test_a_command_that_does_not_exist_is_said_and_backs_off(start):
     answer = call((traffic[0], int(traffic[1])), "GET", "/home")
     assert answer.status == 503 and answer.json["status"] == "failure"
     assert call((traffic[0], int(traffic[1])), "GET", "/rep").json["message"]["N"] == 3
+    assert call((traffic[0], int(traffic[1])), "DELETE", "/rm", '{"n":3}').json["message"]["N"] == 0
+    until(lambda: call((admin[0], int(admin[1])), "GET", "/v1/pools/web").json["replicas"] == [], what="no ghosts")
     cpu = sum(float(x) for x in pathlib.Path(f"/proc/{ringmaster.process.pid}/stat").read_text().split()[13:15])
     assert cpu < 100 * SLOW, "the master spins"
 
@@ -86,11 +88,11 @@ def test_a_command_that_does_not_exist_is_said_and_backs_off(start):
 def test_a_replica_that_never_becomes_healthy_does_not_stop_the_others(start):
     command = 'command = ["/bin/sh", "-c", "test $SERVER_ID = 2 && exec sleep 1000; exec \\"$0\\" replica --listen unix:{socket}", "{ringmaster}", "{socket}"]'
     config = POOL.replace('command = ["{ringmaster}", "replica", "--listen", "unix:{socket}", "--name", "{name}"]', command)
-    ringmaster = start(config + HEALTH, wait=False)
-    import json
+    ringmaster = start(config.replace("replicas = 3", 'replicas = 3\nready_timeout = "300ms"') + HEALTH, wait=False)
     addresses = pathlib.Path(ringmaster.directory) / "state/addresses.json"
     found = json.loads(until(lambda: addresses.exists() and addresses.read_text()))
     host, port = found["listeners"][0].split(":")
+    until(lambda: "Server 2 (slot 2) is still not ready" in ringmaster.log, what="the line")
     until(lambda: call((host, int(port)), "GET", "/home").status == 200, what="the first answer")
     for _ in range(20):
         assert call((host, int(port)), "GET", "/home").status == 200

@@ -36,16 +36,22 @@ TEST(Simulation, HoldsItsInvariantsOverManySeeds) {
   unsigned requests = 0;
   unsigned answered = 0;
   unsigned deaths = 0;
+  unsigned changes = 0;
+  unsigned keyed = 0;
   for (std::uint64_t seed = first; seed <= last; ++seed) {
     const Result result = run(seed, options_for(seed));
     requests += result.requests;
     answered += result.answered;
     deaths += result.deaths;
+    changes += result.changes;
+    keyed += result.keyed;
     for (const std::string& what : result.broken) ADD_FAILURE() << "seed " << seed << ": " << what;
     EXPECT_GT(result.answered, 50U) << "seed " << seed;
+    EXPECT_GT(result.keyed, 10U) << "seed " << seed;
     if (HasFailure()) break;
   }
-  std::printf("%lu seeds: %u requests, %u answered with 200, %u deaths\n", last - first + 1, requests, answered, deaths);
+  std::printf("%lu seeds: %u requests, %u answered with 200, %u compared by key, %u deaths, %u changes of the set\n", last - first + 1, requests, answered,
+              keyed, deaths, changes);
 }
 
 TEST(Simulation, GivesTheSameTraceForTheSameSeed) {

@@ -57,6 +57,8 @@ struct Result {
   unsigned requests = 0;
   unsigned answered = 0;  // with 200
   unsigned deaths = 0;
+  unsigned changes = 0;  // /add and /rm that succeeded
+  unsigned keyed = 0;    // answers whose slot was compared with their key's
 };
 
 // Runs the scenario from beginning to orderly end.
