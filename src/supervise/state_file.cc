@@ -78,11 +78,11 @@ unsigned StateFile::kill_leftovers() {
   unsigned killed = 0;
   try {
     const json root = json::parse(*text);
-    if (root.at("boot") != system_->boot_id()) return 0;
+    if (root.at("boot").get<std::string>() != system_->boot_id()) return 0;
     for (const json& child : root.at("children")) {
       const auto pid = child.at("pid").get<pid_t>();
       const std::string start = system_->start_time(pid);
-      if (!start.empty() && start != child.at("start")) continue;  // another process by now
+      if (!start.empty() && start != child.at("start").get<std::string>()) continue;  // another process by now
       system_->kill_session(pid);
       killed += start.empty() ? 0 : 1;
     }
