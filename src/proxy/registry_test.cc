@@ -5,7 +5,6 @@
 namespace ringmaster::proxy {
 namespace {
 
-using balance::Phase;
 using link::State;
 
 // A registry with one pool "web", and what it told others: tell(…); EXPECT_EQ(seats(), "1:A2 …").
