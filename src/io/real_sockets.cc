@@ -192,11 +192,22 @@ void RealSystem::reset_on_close(int fd) {
 
 void RealSystem::close(int fd) { ::close(fd); }
 
-void RealSystem::watch(int fd, void* tag, Trigger trigger) {
+static epoll_event edges(void* tag, bool writing) {
   epoll_event event{};
-  event.events = trigger == Trigger::edge ? EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET : EPOLLIN;
+  event.events = EPOLLIN | EPOLLRDHUP | EPOLLET | (writing ? static_cast<std::uint32_t>(EPOLLOUT) : 0U);
   event.data.ptr = tag;
+  return event;
+}
+
+void RealSystem::watch(int fd, void* tag, Trigger trigger, bool writing) {
+  epoll_event event = edges(tag, writing);
+  if (trigger == Trigger::level) event.events = EPOLLIN;
   CHECK(::epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) == 0);
+}
+
+void RealSystem::rewatch(int fd, void* tag, bool writing) {
+  epoll_event event = edges(tag, writing);
+  CHECK(::epoll_ctl(epoll_, EPOLL_CTL_MOD, fd, &event) == 0);
 }
 
 void RealSystem::unwatch(int fd) { ::epoll_ctl(epoll_, EPOLL_CTL_DEL, fd, nullptr); }

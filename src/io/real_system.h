@@ -34,7 +34,8 @@ class RealSystem final : public System {
   void reset_on_close(int fd) override;
   void close(int fd) override;
 
-  void watch(int fd, void* tag, Trigger trigger) override;
+  void watch(int fd, void* tag, Trigger trigger, bool writing) override;
+  void rewatch(int fd, void* tag, bool writing) override;
   void unwatch(int fd) override;
   std::size_t poll(std::span<Event> events, Duration wait_max) override;
   void wake() override;

@@ -225,10 +225,17 @@ void SimSystem::reset_on_close(int fd) {
 
 // --- readiness ---
 
-void SimSystem::watch(int fd, void* tag, Trigger trigger) {
+void SimSystem::watch(int fd, void* tag, Trigger trigger, bool writing) {
   const auto object = process_.find(fd);
-  watched_[fd] = {tag, trigger, object ? object->readiness() : std::uint32_t{kReadable | kWritable | kHangup | kBroken}, Time::min()};
+  watched_[fd] = {tag, trigger, object ? object->readiness() : std::uint32_t{kReadable | kWritable | kHangup | kBroken}, writing, Time::min()};
   if (object) object->attach(*this, fd);
+}
+
+void SimSystem::rewatch(int fd, void* tag, bool writing) {
+  Watched& watched = watched_[fd];
+  watched.tag = tag;
+  watched.writing = writing;
+  if (const auto object = process_.find(fd)) watched.pending |= object->readiness();
 }
 
 void SimSystem::unwatch(int fd) {
@@ -254,6 +261,7 @@ std::size_t SimSystem::poll(std::span<Event> events, Duration) {
     if (count == events.size()) break;
     std::uint32_t bits = watched.pending;
     watched.pending = 0;
+    if (!watched.writing) bits &= ~std::uint32_t{kWritable};
     if (watched.trigger == Trigger::level) {
       const auto object = process_.find(fd);
       bits = object ? object->readiness() & std::uint32_t{kReadable} : 0U;

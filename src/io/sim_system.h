@@ -107,7 +107,8 @@ class SimSystem final : public System {
   void reset_on_close(int fd) override;
   void close(int fd) override { process_.close(fd); }
 
-  void watch(int fd, void* tag, Trigger trigger) override;
+  void watch(int fd, void* tag, Trigger trigger, bool writing) override;
+  void rewatch(int fd, void* tag, bool writing) override;
   void unwatch(int fd) override;
   std::size_t poll(std::span<Event> events, Duration wait_max) override;
   void wake() override {}
@@ -155,6 +156,7 @@ class SimSystem final : public System {
     void* tag;
     Trigger trigger;
     std::uint32_t pending;  // edges not yet polled
+    bool writing;           // readiness to write is told
     Time told;              // when a ghost was last told that it has ended
   };
   SimProcess& process_;

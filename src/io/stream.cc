@@ -98,12 +98,10 @@ Async<Result<Stream>> connect(Loop& loop, const Endpoint& to, Time deadline) {
   System& system = loop.system();
   const Transfer begun = system.connect(to);
   if (begun.count < 0) co_return std::unexpected(base::from_errno(begun.error, "connect to " + base::to_string(to)));
-  Stream stream(loop, Handle(system, static_cast<int>(begun.count)), to, 0);
-  // A Unix socket, and often loopback TCP, is connected by now: its first event would only cost a round.
-  if (to.family == Endpoint::Family::unix_path) {
-    stream.watch().notify(kWritable);
-    co_return stream;
-  }
+  // A Unix socket is connected by now: its first event would only cost a round.
+  const bool connected = to.family == Endpoint::Family::unix_path;
+  Stream stream(loop, Handle(system, static_cast<int>(begun.count)), to, connected ? std::uint32_t{kWritable} : 0U);
+  if (connected) co_return stream;
   const Code outcome = co_await stream.watch().until_writable(deadline);
   if (outcome != Code::ok) co_return base::fail(outcome, "connect to " + base::to_string(to) + ": " + std::string(base::name(outcome)));
   if (const int error = system.connect_error(stream.watch().fd()); error != 0) {

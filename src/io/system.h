@@ -150,8 +150,11 @@ class System {
   virtual void reset_on_close(int fd) = 0;  // close() will send RST: the peer must not take the end for a clean one
   virtual void close(int fd) = 0;
 
-  // Readiness. `tag` comes back in events; unwatch() (or close()) ends that at once for later polls.
-  virtual void watch(int fd, void* tag, Trigger trigger) = 0;
+  // Readiness. `tag` comes back in events; unwatch() (or close()) ends that at once for later polls. Readiness to write is
+  // told only if `writing`; rewatch() changes that, and tells what is so now. A Unix socket that is watched for it wakes
+  // its owner whenever the peer has read something: a third of what a small request costs.
+  virtual void watch(int fd, void* tag, Trigger trigger, bool writing) = 0;
+  virtual void rewatch(int fd, void* tag, bool writing) = 0;  // edge-triggered ones only
   virtual void unwatch(int fd) = 0;
   virtual std::size_t poll(std::span<Event> events, Duration wait_max) = 0;
   virtual void wake() = 0;  // any thread: ends a poll() that waits

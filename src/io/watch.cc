@@ -5,8 +5,8 @@
 namespace ringmaster::io {
 
 Watch::Watch(Loop& loop, Handle handle, Trigger trigger, std::uint32_t readiness)
-    : loop_(loop), handle_(std::move(handle)), trigger_(trigger), readiness_(readiness) {
-  system().watch(fd(), this, trigger_);
+    : loop_(loop), handle_(std::move(handle)), trigger_(trigger), writing_(trigger == Trigger::edge && (readiness & kWritable) == 0), readiness_(readiness) {
+  system().watch(fd(), this, trigger_, writing_);
 }
 
 Watch::~Watch() {
@@ -22,6 +22,15 @@ void Watch::notify(std::uint32_t readiness) {
   if ((readiness & (kHangup | kBroken)) != 0 && hangup != nullptr) hangup->wake(Code::ok);
 }
 
+void Watch::not_writable() {
+  readiness_ &= ~static_cast<std::uint32_t>(kWritable);
+  if (!std::exchange(writing_, true)) system().rewatch(fd(), this, true);
+}
+
+void Watch::calm() {
+  if (writable() && std::exchange(writing_, false)) system().rewatch(fd(), this, false);
+}
+
 void Watch::abort(Code why) {
   aborted_ = why;
   if (reader != nullptr) reader->wake(why);
@@ -33,7 +42,7 @@ void Watch::pause() {
 }
 
 void Watch::resume() {
-  if (std::exchange(paused_, false)) system().watch(fd(), this, trigger_);
+  if (std::exchange(paused_, false)) system().watch(fd(), this, trigger_, false);
 }
 
 }  // namespace ringmaster::io

@@ -1,5 +1,6 @@
 // A descriptor that the loop watches. It remembers what the system said of it (edge-triggered, so it says so once), and
-// who waits to read, to write, or for the peer to hang up. It has a fixed address; Stream and others own one by pointer.
+// who waits to read, to write, or for the peer to hang up. Readiness to write is asked for only once a write had to wait.
+// It has a fixed address; Stream and others own one by pointer.
 #pragma once
 
 #include "io/system.h"
@@ -23,7 +24,9 @@ class Watch {
   bool writable() const { return (readiness_ & (kWritable | kBroken)) != 0; }
   bool hung_up() const { return (readiness_ & (kHangup | kBroken)) != 0; }
   void not_readable() { readiness_ &= ~static_cast<std::uint32_t>(kReadable); }
-  void not_writable() { readiness_ &= ~static_cast<std::uint32_t>(kWritable); }
+  void not_writable();
+  // Nothing is being written any more: readiness to write need not be told, until a write has to wait again.
+  void calm();
 
   // Called by the loop. Level-triggered watches keep nothing: the system says it again.
   void notify(std::uint32_t readiness);
@@ -77,6 +80,7 @@ class Watch {
   Handle handle_;
   Trigger trigger_;
   bool paused_ = false;
+  bool writing_;  // the system tells when it is writable
   Code aborted_ = Code::ok;
   std::uint32_t readiness_;
 };

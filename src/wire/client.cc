@@ -35,6 +35,7 @@ Async<Result<std::unique_ptr<ClientConnection>>> ConnectionPool::connect(Time de
 
 void ConnectionPool::put(std::unique_ptr<ClientConnection> connection) {
   if (idle_.size() >= kIdleConnectionsMax || connection->stream_.watch().readable()) return;
+  if (server_.family == Endpoint::Family::unix_path) connection->stream_.watch().calm();
   connection->begin(loop_.now() + idle_max_);
   connection->stream_.watch().reader = connection.get();
   idle_.push_back(std::move(connection));
