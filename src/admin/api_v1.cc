@@ -149,16 +149,6 @@ json ApiV1::status(base::Time now) const {
           {"pools", pools}};
 }
 
-static std::string_view policy_name(balance::Policy policy) {
-  switch (policy) {
-    case balance::Policy::rendezvous: return "rendezvous";
-    case balance::Policy::ring: return "ring";
-    case balance::Policy::least_requests: return "least_requests";
-    case balance::Policy::round_robin: return "round_robin";
-  }
-  return "";
-}
-
 json ApiV1::pool(const config::Pool& settings, bool with_ring) const {
   json replicas = json::array();
   unsigned ready = 0;
@@ -166,7 +156,7 @@ json ApiV1::pool(const config::Pool& settings, bool with_ring) const {
     ready += replica->ready() ? 1 : 0;
     replicas.push_back({{"slot", replica->slot},
                         {"name", replica->name},
-                        {"state", balance::name(replica->phase.load())},
+                        {"state", balance::name(replica->phase())},
                         {"epoch", replica->epoch},
                         {"pid", replica->pid},
                         {"endpoint", base::to_string(replica->endpoint)},
@@ -174,21 +164,21 @@ json ApiV1::pool(const config::Pool& settings, bool with_ring) const {
                         {"requests", replica->cell->requests.load(std::memory_order_relaxed)},
                         {"failures", replica->cell->failures.load(std::memory_order_relaxed)}});
   }
-  json result = {{"name", settings.name}, {"policy", policy_name(settings.policy)}, {"ready", ready}, {"replicas", replicas}};
+  json result = {{"name", settings.name}, {"policy", balance::name(settings.policy)}, {"ready", ready}, {"replicas", replicas}};
   if (with_ring && settings.policy == balance::Policy::ring) result["ring"] = ring(settings);
   return result;
 }
 
 // Every occupied slot of the ring, clockwise, with the virtual servers' classic names.
 json ApiV1::ring(const config::Pool& settings) const {
-  const auto view = registry_.view();
+  const auto view = registry_.last_view();
   const balance::PoolView* pool = view->find(settings.name);
   json layout = json::array();
-  for (std::uint32_t slot = 0; slot < pool->ring.slots(); ++slot) {
-    const std::uint32_t owner = pool->ring.owner(slot);
+  for (std::uint32_t slot = 0; slot < pool->ring->slots(); ++slot) {
+    const std::uint32_t owner = pool->ring->owner(slot);
     if (owner == balance::Ring::kNobody) continue;
     const balance::Replica& replica = *pool->replicas[owner];
-    layout.push_back({{"slot", slot}, {"server", replica.slot}, {"virtual", replica.name + "_VN" + std::to_string(pool->ring.virtual_number(slot))}});
+    layout.push_back({{"slot", slot}, {"server", replica.slot}, {"virtual", replica.name + "_VN" + std::to_string(pool->ring->virtual_number(slot))}});
   }
   return {{"slots", settings.ring.slots}, {"virtual_servers", settings.ring.virtual_servers}, {"layout", layout}};
 }

@@ -18,15 +18,19 @@ static constexpr std::string_view kJson = "application/json";
 
 static std::string dump(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
 
-ClassicApi::ClassicApi(const config::Listener& listener, proxy::Balancer& balancer, Operations& operations)
-    : listener_(listener), balancer_(balancer), operations_(operations) {
-  forward_.pages = this;
-  // A path that the servers do not know is told in the balancer's own words (CONTRACT S1).
-  forward_.on_not_found = [this](wire::Exchange& exchange) -> Async<void> {
+// A path that the servers do not know is told in the balancer's own words (CONTRACT S1).
+static proxy::NotFound not_found(const wire::Handler& pages) {
+  return [&pages](wire::Exchange& exchange) -> Async<void> {
     const std::string why = "'" + std::string(exchange.path()) + "' endpoint does not exist in server replicas";
-    co_await wire::reply_error(exchange, *this, 400, why);
+    co_await wire::reply_error(exchange, pages, 400, why);
   };
 }
+
+ClassicApi::ClassicApi(const config::Config& config, std::size_t listener, proxy::Shared& shared, proxy::Balancer& balancer, Operations& operations)
+    : listener_(config.listeners[listener]),
+      balancer_(balancer),
+      operations_(operations),
+      frontend_(config, listener, shared, balancer, this, not_found(*this)) {}
 
 wire::Handler::ErrorPage ClassicApi::error_page(unsigned, std::string_view why) const {
   return {kJson, dump({{"message", "<Error> " + std::string(why)}, {"status", "failure"}})};
@@ -59,7 +63,7 @@ Async<void> ClassicApi::handle(wire::Exchange& exchange) {
   } else if (path == "/rm") {
     co_await call(exchange, "DELETE");
   } else {
-    co_await balancer_.forward(exchange, listener_.pool, forward_);
+    co_await frontend_.handle(exchange);
   }
 }
 

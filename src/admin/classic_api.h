@@ -4,13 +4,14 @@
 
 #include "admin/operations.h"
 #include "config/config.h"
-#include "proxy/balancer.h"
+#include "proxy/frontend.h"
 
 namespace ringmaster::admin {
 
 class ClassicApi final : public wire::Handler {
  public:
-  ClassicApi(const config::Listener& listener, proxy::Balancer& balancer, Operations& operations);
+  // `listener`: its index.
+  ClassicApi(const config::Config& config, std::size_t listener, proxy::Shared& shared, proxy::Balancer& balancer, Operations& operations);
 
   io::Async<void> handle(wire::Exchange& exchange) override;
   ErrorPage error_page(unsigned status, std::string_view why) const override;
@@ -24,7 +25,7 @@ class ClassicApi final : public wire::Handler {
   const config::Listener& listener_;
   proxy::Balancer& balancer_;
   Operations& operations_;
-  proxy::ForwardOptions forward_;
+  proxy::Frontend frontend_;
 };
 
 }  // namespace ringmaster::admin

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 
 namespace ringmaster::balance {
@@ -21,24 +22,5 @@ struct alignas(64) Cell {
 static_assert(sizeof(Cell) == 64 && std::atomic<std::uint64_t>::is_always_lock_free);
 
 inline constexpr std::size_t kBlockBytes = sizeof(Cell) * kCellsMax;  // zeroed memory is a valid, idle block
-
-// The unit of capacity that a request or a task holds on a replica; given back by the destructor.
-class Ticket {
- public:
-  explicit Ticket(Cell& cell) : cell_(cell) {
-    cell.in_flight.fetch_add(1, std::memory_order_relaxed);
-    cell.requests.fetch_add(1, std::memory_order_relaxed);
-  }
-  Ticket(const Ticket&) = delete;
-  Ticket& operator=(const Ticket&) = delete;
-  ~Ticket() {
-    // Release: whoever sees the count fall to zero (the master, before it stops the replica) sees all that was done.
-    cell_.in_flight.fetch_sub(1, std::memory_order_release);
-  }
-  void failed() { cell_.failures.fetch_add(1, std::memory_order_relaxed); }
-
- private:
-  Cell& cell_;
-};
 
 }  // namespace ringmaster::balance

@@ -3,116 +3,227 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <cmath>
+
+#include "balance/admission.h"
 
 namespace ringmaster::balance {
 
 std::uint64_t hash_of(std::string_view text) { return XXH3_64bits(text.data(), text.size()); }
 
-static bool usable(const Replica& replica, std::span<Replica* const> tried) {
-  return replica.ready() && !replica.exited.load(std::memory_order_relaxed) && std::ranges::find(tried, &replica) == tried.end();
-}
+namespace {
 
-// Highest random weight (Thaler and Ravishankar, 1998): over slots, so a slot's next replica inherits its keys.
-static Replica* pick_rendezvous(const PoolView& pool, std::uint64_t key, std::span<Replica* const> tried) {
-  Replica* best = nullptr;
-  std::uint64_t best_weight = 0;
-  for (const auto& replica : pool.replicas) {
-    const std::uint64_t weight = base::Random(key ^ (replica->slot * 0xd6e8feb86659fd93ULL)).next();
-    if ((best == nullptr || weight > best_weight) && usable(*replica, tried)) {
-      best = replica.get();
-      best_weight = weight;
-    }
+// Up to so many replicas all are looked at; above, two random ones (Mitzenmacher, "The power of two choices", 2001).
+constexpr std::uint32_t kScanMax = 16;
+
+// One pick: what holds for all candidates is worked out once.
+class Picking {
+ public:
+  Picking(const PoolView& pool, std::uint64_t key, std::span<Replica* const> tried, PickState& state)
+      : pool_(pool), key_(key), tried_(tried), state_(state), panic_(pool.status->panic(pool.panic_below_percent)) {}
+
+  Replica* by_policy();
+  bool usable(const Replica& replica) const {
+    if (!replica.ready() && !(panic_ && replica.doubtful())) return false;
+    if (std::ranges::find(tried_, &replica) != tried_.end()) return false;
+    return !pool_.counted() || has_room(pool_, replica, std::uint64_t{replica.in_flight()} + 1);
   }
-  return best;
-}
 
-static Replica* pick_ring(const PoolView& pool, std::uint64_t key, std::span<Replica* const> tried) {
-  if (pool.replicas.empty()) return nullptr;
-  const Ring& ring = pool.ring;
-  std::uint32_t slot = ring.hash(key);
-  for (std::uint32_t walked = 0; walked < ring.slots();) {
-    const std::uint32_t occupied = ring.occupied_from(slot);
-    if (occupied == Ring::kNobody) return nullptr;
-    Replica* replica = pool.replicas[ring.owner(occupied)].get();
-    if (usable(*replica, tried)) return replica;
-    walked += (occupied + ring.slots() - slot) % ring.slots() + 1;
-    slot = (occupied + 1) % ring.slots();
+ private:
+  std::uint32_t count() const { return static_cast<std::uint32_t>(pool_.replicas.size()); }
+  Replica& at(std::uint32_t index) const { return *pool_.replicas[index]; }
+
+  // Highest random weight (Thaler and Ravishankar, 1998): over slots, so a slot's next replica inherits its keys.
+  Replica* rendezvous() {
+    Replica* best = nullptr;
+    double best_score = 0;
+    std::uint64_t best_hash = 0;
+    for (const auto& replica : pool_.replicas) {
+      const std::uint64_t hash = base::Random(key_ ^ (replica->slot * 0xd6e8feb86659fd93ULL)).next();
+      if (pool_.equal_weights) {
+        if ((best == nullptr || hash > best_hash) && usable(*replica)) {
+          best = replica.get();
+          best_hash = hash;
+        }
+        continue;
+      }
+      // The weighted score is w / -ln(u), u even over (0, 1). As -ln(u) >= 1 - u, most lose without a logarithm.
+      const double u = (static_cast<double>(hash >> 11) + 0.5) * 0x1.0p-53;
+      if (best != nullptr && replica->weight <= best_score * (1 - u)) continue;
+      const double score = replica->weight / -std::log(u);
+      if ((best == nullptr || score > best_score) && usable(*replica)) {
+        best = replica.get();
+        best_score = score;
+      }
+    }
+    return best;
+  }
+
+  Replica* ring() {
+    if (count() == 0) return nullptr;
+    const Ring& ring = *pool_.ring;
+    std::uint32_t slot = ring.hash(key_);
+    for (std::uint32_t walked = 0; walked < ring.slots();) {
+      const std::uint32_t occupied = ring.occupied_from(slot);
+      if (occupied == Ring::kNobody) return nullptr;
+      Replica& replica = at(ring.owner(occupied));
+      if (usable(replica)) return &replica;
+      walked += (occupied + ring.slots() - slot) % ring.slots() + 1;
+      slot = (occupied + 1) % ring.slots();
+    }
+    return nullptr;
+  }
+
+  // The entry's replica, or that of the next entry which has a usable one. The way goes by a fixed stride, prime to the
+  // table's size, so that one replica's keys overflow to all others and not to its neighbour in the table.
+  Replica* maglev() {
+    const Maglev& table = *pool_.maglev;
+    if (table.size() == 0) return nullptr;
+    const std::uint64_t mixed = base::Random(key_).next();
+    std::uint64_t entry = mixed % table.size();
+    const std::uint64_t stride = 1 + (mixed >> 32) % (table.size() - 1);
+    for (std::uint32_t step = 0; step < table.size(); ++step) {
+      Replica& replica = at(table.at(static_cast<std::uint32_t>(entry)));
+      if (usable(replica)) return &replica;
+      entry = (entry + stride) % table.size();
+    }
+    return nullptr;
+  }
+
+  // A share of its weight while it is new: caches are cold, code is not compiled yet. Never for hashing policies: keys
+  // would move twice.
+  double warmth(const Replica& replica) const {
+    static constexpr double kLeast = 0.1;
+    if (pool_.slow_start == base::Duration::zero()) return 1;
+    const base::Duration age = state_.now - replica.ready_since.load(std::memory_order_relaxed);
+    if (age >= pool_.slow_start) return 1;
+    return std::max(kLeast, static_cast<double>(age.count()) / static_cast<double>(pool_.slow_start.count()));
+  }
+  bool too_cold(const Replica& replica) {
+    const double share = warmth(replica);
+    return share < 1 && state_.random.unit() >= share;
+  }
+
+  double load(const Replica& replica) const {
+    const double in_flight = 1.0 + replica.in_flight() + replica.averages.phantoms(state_.now);
+    const double work = pool_.policy == Policy::peak_ewma ? in_flight * (replica.averages.latency(state_.now) + 1e-6) : in_flight;
+    return work / (replica.weight * warmth(replica));
+  }
+
+  // The least load of all, equals taking turns; above kScanMax of two, or of all if neither of these will do.
+  Replica* least_loaded() {
+    if (count() == 0) return nullptr;
+    if (count() > kScanMax) {
+      Replica& a = at(state_.random.below(count()));
+      Replica& b = at(state_.random.below(count()));
+      const bool a_usable = usable(a);
+      const bool b_usable = usable(b);
+      if (a_usable && b_usable) return load(a) <= load(b) ? &a : &b;
+      if (a_usable || b_usable) return a_usable ? &a : &b;
+    }
+    Replica* best = nullptr;
+    double least = 0;
+    std::uint32_t index = state_.turn++ % count();
+    for (std::uint32_t i = 0; i < count(); ++i) {
+      Replica& replica = at(index);
+      if (++index == count()) index = 0;
+      if (!usable(replica)) continue;
+      const double its = load(replica);
+      if (best == nullptr || its < least) {
+        best = &replica;
+        least = its;
+      }
+    }
+    return best;
+  }
+
+  // The first usable one from `first` on; those that are still warming up are passed over if another will do.
+  Replica* scan(std::uint32_t first) {
+    Replica* cold = nullptr;
+    for (std::uint32_t i = 0; i < count(); ++i) {
+      Replica& replica = at((first + i) % count());
+      if (!usable(replica)) continue;
+      if (!too_cold(replica)) return &replica;
+      if (cold == nullptr) cold = &replica;
+    }
+    return cold;
+  }
+
+  // A replica that cannot takes no turn, so its neighbour does not get two.
+  Replica* round_robin() {
+    for (std::uint32_t i = 0; i < count(); ++i) {
+      Replica& replica = at(state_.turn++ % count());
+      if (usable(replica) && !too_cold(replica)) return &replica;
+    }
+    return scan(0);
+  }
+
+  // In turns of the table that prepare() made.
+  Replica* weighted() {
+    const auto& turns = *pool_.turns;
+    const std::size_t tries = std::min<std::size_t>(turns.size(), 64);
+    for (std::size_t i = 0; i < tries; ++i) {
+      Replica& replica = at(turns[state_.turn++ % turns.size()]);
+      if (usable(replica) && !too_cold(replica)) return &replica;
+    }
+    return count() == 0 ? nullptr : scan(state_.turn++ % count());
+  }
+
+  Replica* random() {
+    if (count() == 0) return nullptr;
+    for (int i = 0; i < 8; ++i) {
+      const auto& turns = *pool_.turns;
+      const std::uint32_t drawn = pool_.equal_weights ? state_.random.below(count()) : turns[state_.random.below(static_cast<std::uint32_t>(turns.size()))];
+      Replica& replica = at(drawn);
+      if (usable(replica) && !too_cold(replica)) return &replica;
+    }
+    return scan(state_.random.below(count()));
+  }
+
+  Replica* first_available() {
+    for (const auto& replica : pool_.replicas) {
+      if (usable(*replica)) return replica.get();
+    }
+    return nullptr;
+  }
+
+  const PoolView& pool_;
+  std::uint64_t key_;
+  std::span<Replica* const> tried_;
+  PickState& state_;
+  bool panic_;
+};
+
+Replica* Picking::by_policy() {
+  switch (pool_.policy) {
+    case Policy::rendezvous: return rendezvous();
+    case Policy::ring: return ring();
+    case Policy::maglev: return maglev();
+    case Policy::least_requests:
+    case Policy::peak_ewma: return least_loaded();
+    case Policy::round_robin: return round_robin();
+    case Policy::weighted: return weighted();
+    case Policy::random: return random();
+    case Policy::first_available: return first_available();
   }
   return nullptr;
 }
 
-static Replica* pick_round_robin(const PoolView& pool, std::span<Replica* const> tried, PickState& state) {
-  const std::size_t count = pool.replicas.size();
-  for (std::size_t i = 0; i < count; ++i) {
-    Replica* replica = pool.replicas[state.turn++ % count].get();
-    if (usable(*replica, tried)) return replica;
-  }
-  return nullptr;
-}
-
-// The least of all up to 16 replicas; above that, of two random ones (Mitzenmacher, 2001), or of all if neither will do.
-static Replica* pick_least_requests(const PoolView& pool, std::span<Replica* const> tried, PickState& state) {
-  static constexpr std::size_t kScanMax = 16;
-  const auto count = static_cast<std::uint32_t>(pool.replicas.size());
-  if (count == 0) return nullptr;
-  if (count > kScanMax) {
-    Replica* a = pool.replicas[state.random.below(count)].get();
-    Replica* b = pool.replicas[state.random.below(count)].get();
-    const bool a_usable = usable(*a, tried);
-    const bool b_usable = usable(*b, tried);
-    if (a_usable && b_usable) return a->in_flight() <= b->in_flight() ? a : b;
-    if (a_usable || b_usable) return a_usable ? a : b;
-  }
-  Replica* best = nullptr;
-  std::uint32_t least = 0;
-  const std::uint32_t first = state.turn++;  // equals take turns
-  for (std::uint32_t i = 0; i < count; ++i) {
-    Replica* replica = pool.replicas[(first + i) % count].get();
-    if (!usable(*replica, tried)) continue;
-    const std::uint32_t in_flight = replica->in_flight();
-    if (best == nullptr || in_flight < least) {
-      best = replica;
-      least = in_flight;
-    }
-  }
-  return best;
-}
+}  // namespace
 
 Replica* pick(const PoolView& pool, std::uint64_t key, std::span<Replica* const> tried, PickState& state) {
-  switch (pool.policy) {
-    case Policy::rendezvous: return pick_rendezvous(pool, key, tried);
-    case Policy::ring: return pick_ring(pool, key, tried);
-    case Policy::round_robin: return pick_round_robin(pool, tried, state);
-    case Policy::least_requests: return pick_least_requests(pool, tried, state);
+  // All are full: said at once, however many there are.
+  const PoolStatus& status = *pool.status;
+  if (pool.max_in_flight != 0) {
+    const std::uint64_t most = (std::uint64_t{status.ready.load(std::memory_order_relaxed)} + status.doubtful.load(std::memory_order_relaxed)) * pool.max_in_flight;
+    if (status.in_flight.load(std::memory_order_relaxed) >= most && most > 0) return nullptr;
   }
-  return nullptr;
+  return Picking(pool, key, tried, state).by_policy();
 }
 
-std::string_view name(Phase phase) {
-  switch (phase) {
-    case Phase::starting: return "starting";
-    case Phase::ready: return "ready";
-    case Phase::suspect:
-    case Phase::unhealthy: return "unhealthy";
-    case Phase::draining: return "draining";
-    case Phase::backing_off: return "backing_off";
-  }
-  return "unknown";
-}
-
-base::Result<Key> Key::parse(std::string_view text) {
-  if (text == "request_id") return Key{Kind::request_id, ""};
-  if (text == "path") return Key{Kind::path, ""};
-  if (text == "source") return Key{Kind::source, ""};
-  const std::size_t colon = text.find(':');
-  const std::string_view kind = text.substr(0, colon);
-  const std::string name(colon == std::string_view::npos ? std::string_view{} : text.substr(colon + 1));
-  if (!name.empty()) {
-    if (kind == "header") return Key{Kind::header, name};
-    if (kind == "cookie") return Key{Kind::cookie, name};
-    if (kind == "query") return Key{Kind::query, name};
-  }
-  return base::fail(base::Code::invalid, "a key is one of request_id, path, source, header:NAME, cookie:NAME, query:NAME");
+bool is_usable(const PoolView& pool, const Replica& replica, std::span<Replica* const> tried) {
+  PickState state(0);
+  return Picking(pool, 0, tried, state).usable(replica);
 }
 
 }  // namespace ringmaster::balance

@@ -2,64 +2,19 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <cmath>
-#include <deque>
 #include <map>
+
+#include "balance/admission.h"
+#include "balance/test_fleet.h"
 
 namespace ringmaster::balance {
 namespace {
 
-// A pool in the making: Fleet f(Policy::ring, 3); f.key_to(17).
-class Fleet {
- public:
-  Fleet(Policy policy, std::uint32_t n) {
-    pool.policy = policy;
-    apply_preset("s1", settings_);
-    for (std::uint32_t slot = 1; slot <= n; ++slot) add(slot);
-  }
-  void add(std::uint32_t slot, std::uint64_t epoch = 1) {
-    auto replica = std::make_shared<Replica>();
-    replica->slot = slot;
-    replica->epoch = epoch;
-    replica->phase = Phase::ready;
-    replica->cell = &cells_.emplace_back();
-    std::erase_if(pool.replicas, [&](const auto& r) { return r->slot == slot; });
-    pool.replicas.push_back(replica);
-    std::ranges::sort(pool.replicas, {}, [](const auto& r) { return r->slot; });
-    rebuild();
-  }
-  void remove(std::uint32_t slot) {
-    std::erase_if(pool.replicas, [&](const auto& r) { return r->slot == slot; });
-    rebuild();
-  }
-  Replica& at(std::uint32_t slot) {
-    for (const auto& r : pool.replicas) {
-      if (r->slot == slot) return *r;
-    }
-    std::abort();
-  }
-  std::uint32_t key_to(std::uint64_t key, std::vector<Replica*> tried = {}) {
-    Replica* picked = pick(pool, key, tried, state);
-    return picked == nullptr ? 0 : picked->slot;
-  }
-  PoolView pool;
-  PickState state{42};
-
- private:
-  void rebuild() {
-    std::vector<std::uint32_t> slots;
-    for (const auto& r : pool.replicas) slots.push_back(r->slot);
-    pool.ring = *Ring::build(settings_, slots);
-  }
-  RingSettings settings_;
-  std::deque<Cell> cells_;
-};
-
 constexpr std::uint64_t kKeys = 20000;
 
 class HashingPolicy : public testing::TestWithParam<Policy> {};
-INSTANTIATE_TEST_SUITE_P(All, HashingPolicy, testing::Values(Policy::rendezvous, Policy::ring));
+INSTANTIATE_TEST_SUITE_P(All, HashingPolicy, testing::Values(Policy::rendezvous, Policy::ring, Policy::maglev));
 
 TEST_P(HashingPolicy, KeepsKeysWhenAReplicaIsReplaced) {
   Fleet fleet(GetParam(), 5);
@@ -73,7 +28,7 @@ TEST_P(HashingPolicy, MovesOnlyTheKeysOfAnUnhealthySlotAndGivesThemBack) {
   Fleet fleet(GetParam(), 5);
   std::map<std::uint64_t, std::uint32_t> before;
   for (std::uint64_t key = 0; key < kKeys; ++key) before[key] = fleet.key_to(key);
-  fleet.at(2).phase = Phase::unhealthy;
+  fleet.at(2).set_phase(Phase::unhealthy);
   for (std::uint64_t key = 0; key < kKeys; ++key) {
     if (before[key] == 2) {
       ASSERT_NE(fleet.key_to(key), 2U);
@@ -81,7 +36,7 @@ TEST_P(HashingPolicy, MovesOnlyTheKeysOfAnUnhealthySlotAndGivesThemBack) {
       ASSERT_EQ(fleet.key_to(key), before[key]);
     }
   }
-  fleet.at(2).phase = Phase::ready;
+  fleet.at(2).set_phase(Phase::ready);
   for (std::uint64_t key = 0; key < kKeys; ++key) ASSERT_EQ(fleet.key_to(key), before[key]);
 }
 
@@ -132,7 +87,7 @@ TEST(RoundRobin, TakesTurnsAndSkipsTheUnhealthy) {
   EXPECT_EQ(fleet.key_to(0), 1U);
   EXPECT_EQ(fleet.key_to(0), 2U);
   EXPECT_EQ(fleet.key_to(0), 3U);
-  fleet.at(1).phase = Phase::unhealthy;
+  fleet.at(1).set_phase(Phase::unhealthy);
   EXPECT_EQ(fleet.key_to(0), 2U);
   EXPECT_EQ(fleet.key_to(0), 3U);
   EXPECT_EQ(fleet.key_to(0), 2U);
@@ -140,25 +95,26 @@ TEST(RoundRobin, TakesTurnsAndSkipsTheUnhealthy) {
 
 TEST(LeastRequests, PrefersTheIdleAndCountsOtherGenerations) {
   Fleet fleet(Policy::least_requests, 3);
-  const Ticket one(*fleet.at(1).cell);
-  const Ticket two(*fleet.at(2).cell);
+  Ticket one;
+  Ticket two;
+  ASSERT_TRUE(try_admit(fleet.pool, fleet.at(1), one));
+  ASSERT_TRUE(try_admit(fleet.pool, fleet.at(2), two));
   EXPECT_EQ(fleet.key_to(0), 3U);
   Cell draining{};
   fleet.at(3).other_cells.push_back(&draining);
-  const Ticket old_one(draining);
-  const Ticket old_two(draining);
+  draining.in_flight = 2;
   EXPECT_EQ(fleet.at(3).in_flight(), 2U);
   EXPECT_NE(fleet.key_to(0), 3U);
 }
 
 TEST(LeastRequests, FindsTheOnlyReadyOneOfMany) {
   Fleet fleet(Policy::least_requests, 40);
-  for (std::uint32_t slot = 1; slot <= 40; ++slot) fleet.at(slot).phase = slot == 33 ? Phase::ready : Phase::starting;
+  for (std::uint32_t slot = 1; slot <= 40; ++slot) fleet.at(slot).set_phase(slot == 33 ? Phase::ready : Phase::starting);
   for (int i = 0; i < 100; ++i) EXPECT_EQ(fleet.key_to(0), 33U);
 }
 
 TEST(Pick, FindsNobodyInAnEmptyPool) {
-  for (const Policy policy : {Policy::rendezvous, Policy::ring, Policy::round_robin, Policy::least_requests}) {
+  for (const Policy policy : {Policy::rendezvous, Policy::ring, Policy::maglev, Policy::least_requests, Policy::peak_ewma, Policy::round_robin, Policy::weighted, Policy::random, Policy::first_available}) {
     Fleet fleet(policy, 0);
     EXPECT_EQ(fleet.key_to(7), 0U);
   }

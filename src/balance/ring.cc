@@ -37,9 +37,10 @@ bool apply_preset(std::string_view name, RingSettings& settings) {
   return false;
 }
 
-Result<Ring> Ring::build(const RingSettings& settings, const std::vector<std::uint32_t>& servers) {
+Result<Ring> Ring::build(const RingSettings& settings, const std::vector<Server>& servers) {
   const std::uint32_t m = settings.slots;
-  const std::uint64_t needed = static_cast<std::uint64_t>(servers.size()) * settings.virtual_servers;
+  std::uint64_t needed = 0;
+  for (const Server& server : servers) needed += std::uint64_t{server.weight} * settings.virtual_servers;
   if (needed > m) {
     return base::fail(Code::too_large, std::to_string(servers.size()) + " servers with " + std::to_string(settings.virtual_servers) +
                                            " virtual servers each need " + std::to_string(needed) + " slots; the ring has " + std::to_string(m));
@@ -60,8 +61,8 @@ Result<Ring> Ring::build(const RingSettings& settings, const std::vector<std::ui
     CHECK(false);  // needed <= m: there is a free slot, and linear probing finds it
   };
   for (std::uint32_t index = 0; index < servers.size(); ++index) {
-    const std::uint64_t i = servers[index] - 1 + settings.server_base;
-    for (std::uint32_t k = 0; k < settings.virtual_servers; ++k) {
+    const std::uint64_t i = std::uint64_t{servers[index].slot} - 1 + settings.server_base;
+    for (std::uint32_t k = 0; k < settings.virtual_servers * servers[index].weight; ++k) {
       place(settings.virtual_function.evaluate(i, k + settings.virtual_base, m), {index, k});
     }
   }

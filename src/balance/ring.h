@@ -47,8 +47,12 @@ class Ring {
   static constexpr std::uint32_t kNobody = UINT32_MAX;
 
   Ring() = default;
-  // Places `servers` (the pool's slot numbers, counted from 1, in order), j inner. Error: N · K > M.
-  static base::Result<Ring> build(const RingSettings& settings, const std::vector<std::uint32_t>& servers);
+  struct Server {
+    std::uint32_t slot;  // of the pool, counted from 1
+    std::uint32_t weight = 1;
+  };
+  // Places the servers in order, each with K · weight virtual ones, j inner. Error: more of these than M.
+  static base::Result<Ring> build(const RingSettings& settings, const std::vector<Server>& servers);
 
   // The ring slot of the request's id.
   std::uint32_t hash(std::uint64_t id) const;

@@ -3,15 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <map>
-#include <numeric>
 #include <set>
 
 namespace ringmaster::balance {
 namespace {
 
-std::vector<std::uint32_t> first_servers(std::uint32_t n) {
-  std::vector<std::uint32_t> servers(n);
-  std::iota(servers.begin(), servers.end(), 1U);
+std::vector<Ring::Server> first_servers(std::uint32_t n) {
+  std::vector<Ring::Server> servers;
+  for (std::uint32_t slot = 1; slot <= n; ++slot) servers.push_back({slot});
   return servers;
 }
 
@@ -42,7 +41,7 @@ TEST(Polynomial, SaysWhereItIsWrong) {
 TEST(Ring, PlacesTheClassicFunctions) {
   RingSettings settings;
   ASSERT_TRUE(apply_preset("s1", settings));
-  const Ring ring = *Ring::build(settings, {1});
+  const Ring ring = *Ring::build(settings, {{1}});
   for (std::uint32_t j = 1; j <= 9; ++j) EXPECT_EQ(ring.owner(26 + j * j + 2 * j), 0U);
   EXPECT_EQ(ring.hash(123456), (123456ULL * 123456 + 2 * 123456 + 17) % 512);
   EXPECT_EQ(ring.occupied_from(0), 29U);
@@ -53,7 +52,7 @@ TEST(Ring, PlacesTheClassicFunctions) {
 TEST(Ring, ClassicHashReaches87Residues) {
   RingSettings settings;
   ASSERT_TRUE(apply_preset("s1", settings));
-  const Ring ring = *Ring::build(settings, {1});
+  const Ring ring = *Ring::build(settings, {{1}});
   std::set<std::uint32_t> residues;
   for (std::uint64_t i = 100000; i <= 999999; ++i) residues.insert(ring.hash(i));
   EXPECT_EQ(residues.size(), 87U);
@@ -64,12 +63,12 @@ TEST(Ring, ProbesPastTakenSlots) {
   settings.slots = 8;
   settings.virtual_servers = 3;
   settings.virtual_function = {false, *Polynomial::parse("2", true)};
-  const Ring linear = *Ring::build(settings, {1});
+  const Ring linear = *Ring::build(settings, {{1}});
   EXPECT_EQ(linear.owner(2), 0U);
   EXPECT_EQ(linear.virtual_number(3), 1U);
   EXPECT_EQ(linear.virtual_number(4), 2U);
   settings.probing = Probing::quadratic;
-  const Ring quadratic = *Ring::build(settings, {1});
+  const Ring quadratic = *Ring::build(settings, {{1}});
   EXPECT_EQ(quadratic.virtual_number(3), 1U);
   EXPECT_EQ(quadratic.virtual_number(6), 2U);
 }

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 
 #include "admin/classic_api.h"
@@ -17,28 +18,14 @@ using base::Result;
 using io::Async;
 using namespace std::chrono_literals;
 
-namespace {
-
-// A listener that only balances.
-class PlainListener final : public wire::Handler {
- public:
-  PlainListener(std::string pool, proxy::Balancer& balancer) : pool_(std::move(pool)), balancer_(balancer) { options_.pages = this; }
-  Async<void> handle(wire::Exchange& exchange) override { return balancer_.forward(exchange, pool_, options_); }
-
- private:
-  std::string pool_;
-  proxy::Balancer& balancer_;
-  proxy::ForwardOptions options_;
-};
-
-}  // namespace
-
 wire::ServerLimits server_limits(const config::Config& config) {
   wire::ServerLimits limits;
   limits.head_timeout = config.timeouts.head;
   limits.body_timeout = config.timeouts.body;
   limits.idle_timeout = config.timeouts.idle;
   limits.connections_max = config.connections_max;
+  limits.connections_per_address_max = config.connections_per_address_max;
+  limits.body_rate_min = config.body_rate_min;
   return limits;
 }
 
@@ -57,6 +44,7 @@ Async<void> Engine::run() {
   }
   io::Scope talking(loop_);
   talking.spawn(channel_.pump([this] { report_all(); }));
+  talking.spawn(sample_queues());
   channel_.send(link::Hello{});
   base::Duration grace{};
   while (true) {
@@ -114,6 +102,8 @@ Result<void> Engine::set_up(link::Received received) {
 
   prober_ = std::make_unique<probe::Prober>(loop_, [this](const auto& replica, bool ready) { report(replica, ready); });
   registry_ = std::make_unique<proxy::Registry>(config_, static_cast<balance::Cell*>(counters_.memory.get()), registry_listener());
+  shared_ = std::make_unique<proxy::Shared>(loop_.system(), config_, *registry_);
+  view_ = std::make_shared<balance::View>();
   admin_listener_ = std::move(received.descriptors[2]);
   auto next = received.descriptors.begin() + 3;
   for (std::uint32_t i = 0; i < setup_.workers; ++i, next += setup_.listeners) {
@@ -127,8 +117,7 @@ void Engine::start_worker(std::vector<io::Handle> listeners) {
   worker.thread = loop_.system().start_loop();
   for (io::Handle& listener : listeners) worker.listeners.push_back(listener.release());
   worker.thread->loop().post([this, &worker] {
-    worker.balancer =
-        std::make_unique<proxy::Balancer>(worker.thread->loop(), config_, [this](const auto& replica) { loop_.post([this, replica] { suspect(replica); }); });
+    worker.balancer = std::make_unique<proxy::Balancer>(worker.thread->loop(), config_, *shared_, reports());
   });
 }
 
@@ -138,11 +127,14 @@ void Engine::open_listeners(Worker& worker) {
   for (std::size_t i = 0; i < worker.listeners.size(); ++i) {
     const config::Listener& listener = config_.listeners[i];
     if (listener.classic) {
-      worker.handlers.push_back(std::make_unique<admin::ClassicApi>(listener, *worker.balancer, operations_));
+      worker.handlers.push_back(std::make_unique<admin::ClassicApi>(config_, i, *shared_, *worker.balancer, operations_));
     } else {
-      worker.handlers.push_back(std::make_unique<PlainListener>(listener.pool, *worker.balancer));
+      worker.handlers.push_back(std::make_unique<proxy::Frontend>(config_, i, *shared_, *worker.balancer));
     }
-    worker.servers.push_back(std::make_unique<wire::Server>(loop, *worker.handlers.back(), server_limits(config_)));
+    wire::ServerLimits limits = server_limits(config_);
+    limits.proxy_protocol = listener.proxy_protocol;
+    limits.trusted = listener.trusted;
+    worker.servers.push_back(std::make_unique<wire::Server>(loop, *worker.handlers.back(), limits));
     worker.servers.back()->listen(loop.system().adopt(worker.listeners[i]));
   }
   worker.listeners.clear();
@@ -160,7 +152,7 @@ void Engine::start_admin() {
 proxy::Registry::Listener Engine::registry_listener() {
   using Record = proxy::Registry::Record;
   return {
-      .appeared = [this](const Record& replica) { prober_->watch(replica, config_.find_pool(replica->pool)->health); },
+      .appeared = [this](const Record& replica) { prober_->watch(replica, *config_.find_pool(replica->pool)); },
       .left = [this](const Record& replica) { prober_->forget(replica); },
       .exited = [this](const Record& replica) { for_each_worker([replica](Worker& worker) { worker.balancer->exited(replica); }); },
   };
@@ -195,11 +187,21 @@ void Engine::follow(std::uint64_t generation) {
 // replica that the view does not have.
 void Engine::publish() {
   const std::shared_ptr<const balance::View> view = registry_->view();
+  const auto departed = std::make_shared<std::vector<proxy::Registry::Record>>();
+  for (std::size_t i = 0; i < view_->pools.size(); ++i) {
+    const auto& now = view->pools[i].replicas;
+    for (const auto& replica : view_->pools[i].replicas) {
+      const auto seat = std::ranges::lower_bound(now, replica->slot, {}, [](const auto& r) { return r->slot; });
+      if (seat == now.end() || *seat != replica) departed->push_back(replica);
+    }
+  }
+  view_ = view;
   const auto missing = std::make_shared<std::size_t>(workers_.size());  // touched on the control loop only
-  for_each_worker([this, view, missing, generation = generation_](Worker& worker) {
-    worker.balancer->adopt(view);
+  for_each_worker([this, view, departed, missing, generation = generation_](Worker& worker) {
+    // The old view comes back with the answer: to take ten thousand records apart is no work for a worker.
+    const auto old = worker.balancer->adopt(view, *departed);
     open_listeners(worker);
-    loop_.post([this, missing, generation] {
+    loop_.post([this, missing, generation, old] {
       if (--*missing == 0) channel_.send(link::Seen{generation});
     });
   });
@@ -213,13 +215,58 @@ void Engine::for_each_worker(const std::function<void(Worker&)>& call) {
   }
 }
 
-void Engine::suspect(const proxy::Registry::Record& replica) {
-  if (prober_) prober_->suspect(replica);
+// What workers tell: calls from their threads, turned into calls on ours.
+proxy::Balancer::Reports Engine::reports() {
+  using Record = proxy::Registry::Record;
+  return {
+      .suspect = [this](const Record& replica) { loop_.post([this, replica] { prober_->suspect(replica); }); },
+      .failing = [this](const Record& replica) { loop_.post([this, replica] { prober_->failing(replica); }); },
+  };
 }
 
 void Engine::report(const proxy::Registry::Record& replica, bool ready) {
   channel_.send(link::Health{replica->pool, replica->slot, replica->epoch, ready});
-  if (ready) for_each_worker([](Worker& worker) { worker.balancer->ready(); });
+  if (!ready) return;
+  for (std::size_t i = 0; i < config_.pools.size(); ++i) {
+    if (config_.pools[i].name == replica->pool) shared_->queues[i]->wake_all();
+  }
+}
+
+// How fast the pools complete requests while some have to wait: for an honest Retry-After.
+Async<void> Engine::sample_queues() {
+  if (std::ranges::all_of(config_.pools, [](const config::Pool& pool) { return pool.max_in_flight == 0; })) co_return;
+  while (true) {
+    const Code slept = co_await loop_.sleep(proxy::PoolQueue::kSample);
+    if (slept == Code::cancelled) co_return;
+    for (const auto& queue : shared_->queues) queue->sample(loop_.now());
+  }
+}
+
+// A copy of what each worker has counted, made on its own thread.
+Async<std::vector<proxy::WorkerMetrics>> Engine::collect_metrics() {
+  struct Collection {
+    std::vector<proxy::WorkerMetrics> parts;
+    std::size_t missing;
+    io::Signal complete;
+  };
+  const auto collection = std::make_shared<Collection>();  // touched on the control loop only
+  collection->missing = workers_.size();
+  for_each_worker([this, collection](Worker& worker) {
+    proxy::WorkerMetrics part = worker.balancer->metrics();
+    for (const auto& server : worker.servers) {
+      part.connections += server->connections();
+      part.accepted += server->accepted();
+    }
+    loop_.post([collection, part = std::move(part)]() mutable {
+      collection->parts.push_back(std::move(part));
+      if (--collection->missing == 0) collection->complete.notify();
+    });
+  });
+  while (collection->missing > 0) {
+    const Code woken = co_await collection->complete.wait(loop_, loop_.now() + 5s);
+    if (woken != Code::ok) break;
+  }
+  co_return std::move(collection->parts);
 }
 
 void Engine::report_all() {
@@ -241,6 +288,7 @@ static Async<void> end_worker(Worker& worker, base::Duration grace, std::functio
   // Here, on its own thread, because its connections are registered with this loop.
   worker.servers.clear();
   worker.handlers.clear();
+  co_await worker.balancer->stop();
   worker.balancer.reset();
   ended();
 }

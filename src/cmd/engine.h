@@ -40,7 +40,9 @@ class Engine {
   io::Async<void> listen_on();
   void follow(std::uint64_t generation);
   void publish();
-  void suspect(const proxy::Registry::Record& replica);
+  proxy::Balancer::Reports reports();
+  io::Async<void> sample_queues();
+  io::Async<std::vector<proxy::WorkerMetrics>> collect_metrics();
   void report(const proxy::Registry::Record& replica, bool ready);
   void report_all();
   void for_each_worker(const std::function<void(Worker&)>& call);
@@ -53,6 +55,8 @@ class Engine {
   io::Mapping counters_;
   std::unique_ptr<probe::Prober> prober_;
   std::unique_ptr<proxy::Registry> registry_;
+  std::unique_ptr<proxy::Shared> shared_;
+  std::shared_ptr<const balance::View> view_;  // as last given to the workers
   admin::Operations operations_;
   io::Handle admin_listener_;  // until there is something to show
   std::unique_ptr<admin::ApiV1> api_;

@@ -1,8 +1,10 @@
-// The configuration as values: checked, complete, and never changed once loaded. How it is written as TOML, and every
-// default, is in load.cc; config/demo.toml is an example.
+// The configuration as values: checked, complete, and never changed once loaded. config/reference.toml explains every
+// setting; how they are read is in load.cc, load_pool.cc and load_route.cc.
 #pragma once
 
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "balance/ring.h"
@@ -10,17 +12,25 @@
 #include "base/clock.h"
 #include "base/endpoint.h"
 #include "base/network.h"
+#include "http/edits.h"
 
 namespace ringmaster::config {
 
 using base::Duration;
 using base::Endpoint;
 
+// How replicas are told who the client is.
+enum class ForwardedStyle : std::uint8_t { none, x_forwarded, rfc7239, both };
+
 struct Listener {
   Endpoint address;
-  std::string pool;                         // where its requests go
+  std::string pool;                         // where requests go that no route takes
   bool classic = false;                     // serves the classic API too
   std::vector<base::Network> classic_from;  // who may call it; empty: the listener is on loopback
+  std::vector<base::Network> trusted;       // whose Forwarded and X-Forwarded-… fields, and PROXY headers, are believed
+  bool proxy_protocol = false;              // connections begin with a PROXY header, v1 or v2
+  ForwardedStyle forwarded = ForwardedStyle::x_forwarded;
+  std::uint64_t body_bytes_max = 0;  // of a request; 0: no limit
 };
 
 struct Limit {
@@ -30,12 +40,43 @@ struct Limit {
 
 struct Health {
   std::string path = "/";
+  std::string host = "localhost";
+  std::string method = "GET";
+  std::vector<std::pair<unsigned, unsigned>> statuses = {{200, 399}};  // ranges that are good
+  std::string body;                                                     // that the answer must contain
   Duration interval = std::chrono::seconds(2);
   Duration timeout = std::chrono::seconds(1);
   unsigned fall = 3;                               // failed checks in a row until unhealthy
   unsigned rise = 2;                               // good ones until ready again
   Duration kill_after = std::chrono::seconds(30);  // unhealthy for so long: replaced
+  bool only_idle = false;                          // checked only while no request passes; one failed request is enough
+  unsigned panic_below_percent = 50;               // fewer healthy than this: all that live are used; 0: never
 };
+
+// Passive health: what answers tell.
+struct Ejection {
+  unsigned errors = 5;  // in a row; 0: never
+  Duration duration = std::chrono::seconds(30);
+  unsigned most_percent = 50;  // of a pool
+};
+
+struct Retry {
+  unsigned tries = 3;  // the first included
+  unsigned budget_percent = 20;
+  unsigned budget_per_second = 3;
+  Duration try_timeout{};         // until a response's head; 0: timeouts.response
+  Duration timeout{};             // for all tries together; 0: none
+  std::string deadline_header;    // tells the replica how many milliseconds are left
+  unsigned hedge_percentile = 0;  // a second try after this percentile of response times; 0: never
+};
+
+struct Sticky {
+  std::string cookie;  // empty: off
+  std::string secret;
+  Duration max_age{};  // 0: until the browser closes
+};
+
+enum class ProxyProtocol : std::uint8_t { none, v1, v2 };
 
 struct Pool {
   std::string name;
@@ -56,13 +97,51 @@ struct Pool {
   balance::Policy policy = balance::Policy::least_requests;
   balance::Key key;
   balance::RingSettings ring;
+  std::vector<unsigned> weights;  // of the first slots; then 1
+  unsigned bound_thousandths = 0;  // bounded load: of the fair share; 0: not bounded
+  Sticky sticky;
   Health health;
-  // Requests that find nobody ready while a replica starts.
+  Ejection ejection;
+  Duration slow_start = std::chrono::seconds(10);
+  // Capacity, and requests that wait for it or for a replica to be ready.
+  unsigned max_in_flight = 0;  // per replica; 0: no limit
   unsigned queue_length = 1000;
   Duration queue_wait = std::chrono::seconds(10);
+  Retry retry;
+  ProxyProtocol proxy_protocol = ProxyProtocol::none;
 
   std::string initial_name(unsigned slot) const;
+  unsigned weight(unsigned slot) const { return slot <= weights.size() ? weights[slot - 1] : 1; }
   bool on_unix_socket() const;  // else on a loopback TCP port
+};
+
+// Requests per key and second, by token buckets.
+struct Rate {
+  unsigned per_second = 0;  // 0: no limit
+  unsigned burst = 0;       // at once
+  balance::Key key{balance::Key::Kind::source, {}};
+};
+
+struct Route {
+  std::string name;  // for metrics
+  // What it takes; all that is given must match.
+  std::string listener;  // an address; empty: all
+  std::string host;      // "example.org", "*.example.org"; empty: all
+  std::string path;      // whole; or
+  std::string prefix;    // of whole segments: "/api" takes /api and /api/x, not /apis
+  std::vector<std::pair<std::string, std::string>> headers;  // name and value; "*": any value
+  // What it does: forwards to `pool`, or answers.
+  std::string pool;
+  unsigned status = 0;    // of the answer; 0: forward
+  std::string location;   // of a redirect; $path and $query are filled in
+  std::string body;
+  std::string content_type = "text/plain; charset=utf-8";
+  bool replaces_prefix = false;
+  std::string new_prefix;  // instead of `prefix`
+  http::FieldEdits request_fields;
+  http::FieldEdits response_fields;
+  std::optional<std::uint64_t> body_bytes_max;  // instead of the listener's
+  Rate rate;
 };
 
 struct Timeouts {
@@ -72,18 +151,36 @@ struct Timeouts {
   Duration connect = std::chrono::seconds(1);       // to a replica
   Duration replica_idle = std::chrono::seconds(4);  // a connection to a replica without a request; below what servers keep
   Duration response = std::chrono::seconds(60);     // from the request's end to the response's head
+  Duration tunnel = std::chrono::hours(1);          // an upgraded connection without a byte in either direction
+};
+
+struct AccessLog {
+  enum class Format : std::uint8_t { off, common, json };
+  Format format = Format::off;
+  std::string path = "-";  // "-": standard error
+  double sample = 1;       // share of the requests that are logged; failures (5xx) always are
+};
+
+struct Trace {
+  bool traceparent = true;                // begin one where a request has none (W3C Trace Context)
+  std::string request_id = "X-Request-Id";  // the field that carries it; empty: none
 };
 
 struct Config {
   std::string file;  // where it came from
   std::string text;
   std::string state_dir = ".ringmaster";
-  unsigned workers = 0;             // 0: one per core
-  unsigned connections_max = 4000;  // of clients, per worker
+  unsigned workers = 0;                     // 0: one per core
+  unsigned connections_max = 4000;          // of clients, per worker
+  unsigned connections_per_address_max = 0;  // per worker; 0: no limit
+  unsigned body_rate_min = 240;             // bytes a second that a request's body must bring, after 10 s
   Timeouts timeouts;
+  AccessLog access_log;
+  Trace trace;
   std::vector<Listener> listeners;
   Endpoint admin;
   std::vector<Pool> pools;
+  std::vector<Route> routes;
 
   const Pool* find_pool(std::string_view name) const;
 };

@@ -1,11 +1,9 @@
 #include "config/load.h"
 
-#include <sys/resource.h>
-
 #include <set>
 
-#include "base/names.h"
-#include "config/reader.h"
+#include "config/parts.h"
+#include "http/characters.h"
 
 namespace ringmaster::config {
 
@@ -21,8 +19,6 @@ std::string to_string(const std::string& file, const std::vector<Fault>& faults)
   return text;
 }
 
-namespace {
-
 Result<void> read_endpoint(const std::string& text, Endpoint& endpoint) {
   auto parsed = Endpoint::parse(text);
   if (!parsed) return std::unexpected(parsed.error());
@@ -30,180 +26,37 @@ Result<void> read_endpoint(const std::string& text, Endpoint& endpoint) {
   return {};
 }
 
-Result<void> read_policy(const std::string& text, Pool& pool) {
-  using balance::Policy;
-  if (text == "rendezvous")
-    pool.policy = Policy::rendezvous;
-  else if (text == "ring")
-    pool.policy = Policy::ring;
-  else if (text == "least_requests")
-    pool.policy = Policy::least_requests;
-  else if (text == "round_robin")
-    pool.policy = Policy::round_robin;
-  else
-    return base::fail(Code::invalid, "'" + text + "' is no policy; there are rendezvous, ring, least_requests, round_robin");
+Result<void> read_key(const std::string& text, balance::Key& key) {
+  auto parsed = balance::Key::parse(text);
+  if (!parsed) return std::unexpected(parsed.error());
+  key = std::move(*parsed);
   return {};
 }
 
-Result<void> read_function(const std::string& text, bool allow_j, balance::RingFunction& function) {
-  function.xxhash = text == "xxhash";
-  if (function.xxhash) return {};
-  auto polynomial = balance::Polynomial::parse(text, allow_j);
-  if (!polynomial) return std::unexpected(polynomial.error());
-  function.polynomial = std::move(*polynomial);
+Result<void> read_path(const std::string& text, std::string& path) {
+  if (!text.starts_with('/') || !http::all(text, http::kTarget) || text.contains('#')) return base::fail(Code::invalid, "it must be a path such as /heartbeat");
+  path = text;
   return {};
 }
 
-void read_ring(const toml::table& table, Pool& pool, Faults& faults) {
-  Reader reader(table, "[pool." + pool.name + ".ring]", faults);
-  balance::RingSettings& ring = pool.ring;
-  reader.parsed("functions", [&](const std::string& text) -> Result<void> {
-    if (balance::apply_preset(text, ring)) return {};
-    return base::fail(Code::invalid, "'" + text + "' is no preset; there are s1, s2, xxhash");
-  });
-  reader.parsed("request_function", [&](const std::string& text) { return read_function(text, false, ring.request_function); });
-  reader.parsed("virtual_function", [&](const std::string& text) { return read_function(text, true, ring.virtual_function); });
-  reader.parsed("probing", [&](const std::string& text) -> Result<void> {
-    if (text != "linear" && text != "quadratic") return base::fail(Code::invalid, "it is linear or quadratic");
-    ring.probing = text == "linear" ? balance::Probing::linear : balance::Probing::quadratic;
-    return {};
-  });
-  reader.count("slots", ring.slots, 1, 1U << 20);
-  reader.count("virtual_servers", ring.virtual_servers, 1, 1U << 16);
-  reader.count("server_base", ring.server_base, 0, 1);
-  reader.count("virtual_base", ring.virtual_base, 0, 1);
-  reader.finish();
+Result<void> read_field_name(const std::string& text, std::string& name) {
+  if (!http::is_token(text) || text.size() > 100) return base::fail(Code::invalid, "'" + text + "' is no header name");
+  name = text;
+  return {};
 }
 
-void read_health(const toml::table& table, Pool& pool, Faults& faults) {
-  Reader reader(table, "[pool." + pool.name + ".health]", faults);
-  Health& health = pool.health;
-  reader.parsed("path", [&](const std::string& text) -> Result<void> {
-    if (!text.starts_with('/') || text.find_first_of(" #\r\n") != std::string::npos) {
-      return base::fail(Code::invalid, "it must be a path such as /heartbeat");
-    }
-    health.path = text;
-    return {};
-  });
-  reader.duration("interval", health.interval, 10ms);
-  reader.duration("timeout", health.timeout, 1ms);
-  reader.duration("kill_after", health.kill_after, 100ms);
-  reader.count("fall", health.fall, 1, 1000);
-  reader.count("rise", health.rise, 1, 1000);
-  reader.finish();
-}
+bool is_field_value(std::string_view text) { return http::all(text, http::kFieldValue); }
 
-void read_limits(const toml::table& table, Pool& pool, Faults& faults) {
-  Reader reader(table, "[pool." + pool.name + ".limits]", faults);
-  const auto read = [&](std::string_view key, int resource, std::uint64_t unit) {
-    unsigned value = 0;
-    reader.count(key, value, 1, UINT32_MAX);
-    if (value != 0) pool.limits.push_back({resource, value * unit});
-  };
-  read("open_files", RLIMIT_NOFILE, 1);
-  read("memory_mb", RLIMIT_AS, 1ULL << 20);
-  read("cpu_seconds", RLIMIT_CPU, 1);
-  read("core_mb", RLIMIT_CORE, 1ULL << 20);
-  reader.finish();
-}
+namespace {
 
-void read_environment(const toml::table& table, Pool& pool, Faults& faults) {
-  for (const auto& [key, node] : table) {
-    const auto value = node.value_exact<std::string>();
-    if (!value) {
-      faults.add(node.source(), "environment variable " + std::string(key.str()) + " must be text in quotes");
-    } else {
-      pool.environment.push_back(std::string(key.str()) + "=" + *value);
-    }
-  }
-}
-
-void read_names(Reader& reader, const toml::table& table, Pool& pool) {
-  reader.texts("names", pool.names);
-  const toml::node* node = table.get("names");
-  std::set<std::string> seen;
-  for (unsigned slot = 1; slot <= std::max<std::size_t>(pool.names.size(), pool.replicas); ++slot) {
-    const std::string name = pool.initial_name(slot);
-    if (!base::is_replica_name(name)) {
-      reader.faults().add(node->source(), "'" + name + "' is no replica name: letters, digits, ' _.-', at most 63, a letter or digit first");
-    } else if (!seen.insert(name).second) {
-      reader.faults().add(node->source(), "the name '" + name + "' is given twice");
-    }
-  }
-}
-
-// Calls read(table) for the sub-table `key`, if there is one.
-template <class F>
-void with_table(Reader& reader, std::string_view key, F read) {
-  const toml::node* node = reader.find(key);
-  if (node == nullptr) return;
-  if (const toml::table* table = node->as_table()) {
-    read(*table);
-  } else {
-    reader.faults().add(node->source(), std::string(key) + " must be a table");
-  }
-}
-
-void read_balancing(Reader& reader, const toml::table& table, Pool& pool, Faults& faults) {
-  reader.parsed("key", [&](const std::string& text) -> Result<void> {
-    auto key = balance::Key::parse(text);
-    if (!key) return std::unexpected(key.error());
-    pool.key = std::move(*key);
-    return {};
-  });
-  const bool keyed = pool.key.kind != balance::Key::Kind::none;
-  if (keyed) pool.policy = balance::Policy::rendezvous;
-  reader.parsed("policy", [&](const std::string& text) { return read_policy(text, pool); });
-  const bool hashing = pool.policy == balance::Policy::rendezvous || pool.policy == balance::Policy::ring;
-  if (hashing && !keyed) {
-    faults.add(table.get("policy")->source(), "this policy needs a key, such as key = \"request_id\" or \"header:X-User\"");
-  }
-  balance::apply_preset("s1", pool.ring);
-  with_table(reader, "ring", [&](const toml::table& ring) { read_ring(ring, pool, faults); });
-  const balance::RingSettings& ring = pool.ring;
-  if (pool.policy == balance::Policy::ring && static_cast<std::uint64_t>(ring.virtual_servers) * pool.replicas > ring.slots) {
-    faults.add(table.source(), std::to_string(pool.replicas) + " replicas with " + std::to_string(ring.virtual_servers) + " virtual servers each do not fit " +
-                                   std::to_string(ring.slots) + " slots");
-  }
-}
-
-Pool read_pool(std::string name, const toml::table& table, Faults& faults) {
-  Pool pool;
-  pool.name = std::move(name);
-  Reader reader(table, "[pool." + pool.name + "]", faults);
-  if (!base::is_pool_name(pool.name)) {
-    faults.add(table.source(), "'" + pool.name + "' is no pool name: letters, digits, '_' and '-', at most 32");
-  }
-  reader.texts("command", pool.command);
-  if (pool.command.empty() || pool.command[0].empty()) {
-    faults.add(table.source(), "[pool." + pool.name + "] needs a command: what starts one of its servers");
-  }
-  reader.text("directory", pool.directory);
-  reader.flag("listen_fds", pool.listen_fds);
-  reader.duration("grace", pool.grace, 0ms);
-  reader.duration("drain", pool.drain, 0ms);
-  reader.duration("ready_timeout", pool.ready_timeout, 10ms);
-  reader.count("replicas_max", pool.replicas_max, 1, 10000);
-  reader.count("replicas", pool.replicas, 0, pool.replicas_max);
-  reader.count("queue_length", pool.queue_length, 0, 1'000'000);
-  reader.duration("queue_wait", pool.queue_wait, 0ms);
-  read_names(reader, table, pool);
-  read_balancing(reader, table, pool, faults);
-  with_table(reader, "health", [&](const toml::table& health) { read_health(health, pool, faults); });
-  with_table(reader, "limits", [&](const toml::table& limits) { read_limits(limits, pool, faults); });
-  with_table(reader, "environment", [&](const toml::table& environment) { read_environment(environment, pool, faults); });
-  reader.finish();
-  return pool;
-}
-
-void read_classic_from(Reader& reader, Listener& listener) {
-  std::vector<std::string> networks;
-  reader.texts("classic_from", networks);
-  for (const std::string& text : networks) {
+void read_networks(Reader& reader, std::string_view key, std::vector<base::Network>& networks) {
+  std::vector<std::string> texts;
+  reader.texts(key, texts);
+  for (const std::string& text : texts) {
     if (auto network = base::Network::parse(text)) {
-      listener.classic_from.push_back(*network);
+      networks.push_back(*network);
     } else {
-      reader.faults().add(reader.source(), "classic_from: " + network.error().detail);
+      reader.faults().add(reader.source(), std::string(key) + ": " + network.error().detail);
     }
   }
 }
@@ -223,7 +76,20 @@ Listener read_listener(const toml::table& table, const Config& config, Faults& f
                "the listener's pool '" + listener.pool + "' does not exist; there is: " + (known.empty() ? "none" : known));
   }
   reader.flag("classic", listener.classic);
-  read_classic_from(reader, listener);
+  read_networks(reader, "classic_from", listener.classic_from);
+  read_networks(reader, "trusted", listener.trusted);
+  reader.bytes("body_bytes_max", listener.body_bytes_max);
+  reader.parsed("forwarded", [&](const std::string& text) -> Result<void> {
+    static constexpr std::array<std::string_view, 4> kStyles = {"off", "x-forwarded", "rfc7239", "both"};
+    const auto style = std::ranges::find(kStyles, text);
+    if (style == kStyles.end()) return base::fail(Code::invalid, "it is off, x-forwarded, rfc7239 or both");
+    listener.forwarded = static_cast<ForwardedStyle>(style - kStyles.begin());
+    return {};
+  });
+  reader.flag("proxy_protocol", listener.proxy_protocol);
+  if (listener.proxy_protocol && listener.trusted.empty()) {
+    faults.add(table.source(), "proxy_protocol needs trusted = [\"10.0.0.0/8\"]: whose word about the client's address is taken");
+  }
   if (listener.classic && !listener.address.is_loopback() && listener.classic_from.empty()) {
     faults.add(table.source(),
                "a classic listener beyond loopback lets everybody add and remove servers: "
@@ -241,6 +107,7 @@ void read_timeouts(const toml::table& table, Timeouts& timeouts, Faults& faults)
   reader.duration("connect", timeouts.connect, 1ms);
   reader.duration("replica_idle", timeouts.replica_idle, 1ms);
   reader.duration("response", timeouts.response, 1ms);
+  reader.duration("tunnel", timeouts.tunnel, 1ms);
   reader.finish();
 }
 
@@ -277,12 +144,49 @@ void read_listeners(Reader& reader, const toml::table& root, Config& config, Fau
   }
 }
 
+void read_access_log(const toml::table& table, AccessLog& log, Faults& faults) {
+  Reader reader(table, "[access_log]", faults);
+  reader.parsed("format", [&](const std::string& text) -> Result<void> {
+    using Format = AccessLog::Format;
+    log.format = text == "common" ? Format::common : text == "json" ? Format::json : Format::off;
+    return text == "off" || text == "common" || text == "json" ? Result<void>{} : base::fail(Code::invalid, "it is off, common or json");
+  });
+  reader.text("path", log.path);
+  reader.number("sample", log.sample, 0, 1);
+  reader.finish();
+}
+
+void read_trace(const toml::table& table, Trace& trace, Faults& faults) {
+  Reader reader(table, "[trace]", faults);
+  reader.flag("traceparent", trace.traceparent);
+  reader.parsed("request_id", [&](const std::string& text) -> Result<void> {
+    trace.request_id.clear();
+    return text.empty() ? Result<void>{} : read_field_name(text, trace.request_id);
+  });
+  reader.finish();
+}
+
+void read_routes(Reader& reader, Config& config, Faults& faults) {
+  const toml::node* node = reader.find("route");
+  if (node == nullptr) return;
+  static constexpr std::size_t kRoutesMax = 10000;
+  const toml::array* routes = node->as_array();
+  if (routes == nullptr || routes->size() > kRoutesMax || !std::ranges::all_of(*routes, [](const toml::node& route) { return route.is_table(); })) {
+    faults.add(node->source(), "write each route as a [[route]] table; there can be 10000");
+    return;
+  }
+  for (const toml::node& route : *routes) config.routes.push_back(read_route(*route.as_table(), config, faults));
+  check_route_conflicts(*routes, config.routes, faults);
+}
+
 void read_config(const toml::table& root, Config& config, Faults& faults) {
   Reader reader(root, "the file", faults);
   reader.text("state_dir", config.state_dir);
   if (config.state_dir.empty()) faults.add(root.get("state_dir")->source(), "state_dir must name a directory");
   reader.count("workers", config.workers, 0, 256);
   reader.count("connections_max", config.connections_max, 1, 1'000'000);
+  reader.count("connections_per_address_max", config.connections_per_address_max, 0, 1'000'000);
+  reader.count("body_rate_min", config.body_rate_min, 0, 1'000'000'000);
   with_table(reader, "timeouts", [&](const toml::table& table) { read_timeouts(table, config.timeouts, faults); });
   with_table(reader, "admin", [&](const toml::table& table) { read_admin(table, config, faults); });
   with_table(reader, "pool", [&](const toml::table& pools) {
@@ -296,6 +200,9 @@ void read_config(const toml::table& root, Config& config, Faults& faults) {
   });
   if (config.pools.empty()) faults.add(root.source(), "there is no pool: write one as [pool.web] with a command");
   read_listeners(reader, root, config, faults);
+  read_routes(reader, config, faults);
+  with_table(reader, "access_log", [&](const toml::table& table) { read_access_log(table, config.access_log, faults); });
+  with_table(reader, "trace", [&](const toml::table& table) { read_trace(table, config.trace, faults); });
   reader.finish();
 }
 

@@ -1,5 +1,7 @@
 #include "config/reader.h"
 
+#include <fmt/format.h>
+
 namespace ringmaster::config {
 
 using base::Duration;
@@ -32,6 +34,52 @@ void Reader::count(std::string_view key, unsigned& value, unsigned least, unsign
     value = static_cast<unsigned>(*number);
   } else {
     faults_.add(node->source(), std::string(key) + " must be a whole number from " + std::to_string(least) + " to " + std::to_string(most));
+  }
+}
+
+void Reader::counts(std::string_view key, std::vector<unsigned>& values, unsigned least, unsigned most) {
+  const toml::node* node = find(key);
+  if (node == nullptr) return;
+  const toml::array* array = node->as_array();
+  if (array == nullptr) {
+    faults_.add(node->source(), std::string(key) + " must be a list of whole numbers: [1, 2]");
+    return;
+  }
+  values.clear();
+  for (const toml::node& element : *array) {
+    const auto number = element.value_exact<std::int64_t>();
+    if (number && *number >= least && *number <= most) {
+      values.push_back(static_cast<unsigned>(*number));
+    } else {
+      faults_.add(element.source(), "every element of " + std::string(key) + " must be a whole number from " + std::to_string(least) + " to " + std::to_string(most));
+    }
+  }
+}
+
+void Reader::number(std::string_view key, double& value, double least, double most) {
+  const toml::node* node = find(key);
+  if (node == nullptr) return;
+  const auto number = node->value<double>();  // a whole number will do
+  if (node->is_number() && number && *number >= least && *number <= most) {
+    value = *number;
+  } else {
+    faults_.add(node->source(), fmt::format("{} must be a number from {} to {}", key, least, most));
+  }
+}
+
+void Reader::bytes(std::string_view key, std::uint64_t& value) {
+  const toml::node* node = find(key);
+  if (node == nullptr) return;
+  const auto plain = node->value_exact<std::int64_t>();
+  const std::string text = plain ? std::to_string(*plain) : node->value_exact<std::string>().value_or("");
+  std::uint64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const std::string_view unit(end, static_cast<std::size_t>(text.data() + text.size() - end));
+  const int shift = unit.empty() ? 0 : unit == "KiB" ? 10 : unit == "MiB" ? 20 : unit == "GiB" ? 30 : -1;
+  if (error == std::errc{} && shift >= 0 && number < (1ULL << 32)) {
+    value = number << shift;
+  } else {
+    faults_.add(node->source(), std::string(key) + " must be a size such as \"64KiB\", \"10MiB\" or a number of bytes");
   }
 }
 

@@ -46,6 +46,10 @@ class Reader {
   void text(std::string_view key, std::string& value);
   void flag(std::string_view key, bool& value);
   void count(std::string_view key, unsigned& value, unsigned least, unsigned most);
+  void counts(std::string_view key, std::vector<unsigned>& values, unsigned least, unsigned most);
+  void number(std::string_view key, double& value, double least, double most);
+  // "10MiB", "64KiB", "1GiB", or a number of bytes.
+  void bytes(std::string_view key, std::uint64_t& value);
   void duration(std::string_view key, base::Duration& value, base::Duration least);
   void texts(std::string_view key, std::vector<std::string>& values);
   // Text that `accept` turns into a value; its error becomes the fault.

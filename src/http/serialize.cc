@@ -83,20 +83,71 @@ static void append_framing(std::string& out, Framing framing, std::uint64_t cont
   }
 }
 
+static bool is_ipv6(std::string_view address) { return address.contains(':'); }
+
+static void append_forwarded(std::string& out, const RequestHead& head, const Forwarded& forwarded) {
+  const auto append_earlier = [&](FieldId id) {
+    for (const Field& field : head.fields) {
+      if (forwarded.trusted && field.id == id && !field.value.empty()) out.append(field.value).append(", ");
+    }
+  };
+  const auto claimed = [&](FieldId id) { return forwarded.trusted && head.fields.find(id) != nullptr; };
+  if (forwarded.x_forwarded) {
+    out.append("X-Forwarded-For: ");
+    append_earlier(FieldId::x_forwarded_for);
+    out.append(forwarded.client).append("\r\n");
+    if (!claimed(FieldId::x_forwarded_proto)) append_field(out, "X-Forwarded-Proto", forwarded.proto);
+    if (!claimed(FieldId::x_forwarded_host)) append_field(out, "X-Forwarded-Host", head.authority);
+  }
+  if (forwarded.rfc7239) {
+    const bool v6 = is_ipv6(forwarded.client);
+    out.append("Forwarded: ");
+    append_earlier(FieldId::forwarded);
+    out.append(v6 ? "for=\"[" : "for=").append(forwarded.client).append(v6 ? "]\"" : "");
+    out.append(";host=\"").append(head.authority).append("\";proto=").append(forwarded.proto).append("\r\n");
+  }
+}
+
+// Of what the client says about itself only a trusted one's word is passed on; the two lists are made by append_forwarded().
+static bool passes(const Field& field, const Forwarded& forwarded) {
+  if (!is_about_the_client(field)) return true;
+  if (!forwarded.trusted) return false;
+  if (field.id == FieldId::x_forwarded_for) return !forwarded.x_forwarded;
+  return field.id != FieldId::forwarded || !forwarded.rfc7239;
+}
+
+static bool is_replaced(const Field& field, std::span<const std::string_view> names) {
+  for (const std::string_view name : names) {
+    if (equals_ignoring_case(field.name, name)) return true;
+  }
+  return false;
+}
+
+static void append_edits(std::string& out, const FieldEdits* edits) {
+  if (edits == nullptr) return;
+  for (const auto& [name, value] : edits->set) append_field(out, name, value);
+  for (const auto& [name, value] : edits->add) append_field(out, name, value);
+}
+
+static constexpr std::string_view kUpgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+
 void append_request(std::string& out, const RequestHead& head, const RequestOptions& options) {
   out.append(head.method_text).append(" ").append(options.path).append(head.query).append(" HTTP/1.1\r\n");
   append_field(out, "Host", head.authority);
   const bool nominations = has_nominations(head.fields);
   for (const Field& field : head.fields) {
-    if (is_hop_by_hop(field.id) || is_about_the_client(field)) continue;
+    if (is_hop_by_hop(field.id) || !passes(field, options.forwarded)) continue;
     // Host is written above, Content-Length below, and what Expect asks for is answered by us.
     if (field.id == FieldId::host || field.id == FieldId::content_length || field.id == FieldId::expect) continue;
     if (nominations && is_nominated(head.fields, field)) continue;
+    if (options.edits != nullptr && options.edits->drops(field.name)) continue;
+    if (!options.replaced.empty() && is_replaced(field, options.replaced)) continue;
     append_field(out, field.name, field.value);
   }
-  append_field(out, "X-Forwarded-For", options.forwarded.client);
-  append_field(out, "X-Forwarded-Proto", options.forwarded.proto);
-  append_field(out, "X-Forwarded-Host", head.authority);
+  append_forwarded(out, head, options.forwarded);
+  out.append(options.extra);
+  append_edits(out, options.edits);
+  if (options.websocket) out.append(kUpgrade);
   append_framing(out, options.framing, options.content_length);
   out.append("\r\n");
 }
@@ -125,12 +176,19 @@ void append_response(std::string& out, const ResponseHead& head, const ResponseO
     if (is_hop_by_hop(field.id)) continue;
     if (field.id == FieldId::content_length && !keep_length) continue;
     if (nominations && is_nominated(head.fields, field)) continue;
+    if (options.edits != nullptr && options.edits->drops(field.name)) continue;
     dated |= field.id == FieldId::date;
     append_field(out, field.name, field.value);
   }
   if (!dated) append_field(out, "Date", options.date);
+  out.append(options.extra);
+  append_edits(out, options.edits);
   append_framing(out, options.framing, options.content_length);
-  append_connection(out, options);
+  if (options.websocket) {
+    out.append(kUpgrade);
+  } else {
+    append_connection(out, options);
+  }
   out.append("\r\n");
 }
 
@@ -148,21 +206,32 @@ std::string_view reason_phrase(unsigned status) {
   switch (status) {
     case 100: return "Continue";
     case 200: return "OK";
+    case 101: return "Switching Protocols";
+    case 201: return "Created";
     case 202: return "Accepted";
     case 204: return "No Content";
+    case 301: return "Moved Permanently";
+    case 302: return "Found";
+    case 303: return "See Other";
+    case 307: return "Temporary Redirect";
+    case 308: return "Permanent Redirect";
     case 400: return "Bad Request";
+    case 401: return "Unauthorized";
     case 403: return "Forbidden";
     case 404: return "Not Found";
     case 405: return "Method Not Allowed";
     case 408: return "Request Timeout";
     case 409: return "Conflict";
+    case 410: return "Gone";
     case 413: return "Content Too Large";
     case 414: return "URI Too Long";
     case 415: return "Unsupported Media Type";
     case 417: return "Expectation Failed";
     case 421: return "Misdirected Request";
+    case 429: return "Too Many Requests";
     case 431: return "Request Header Fields Too Large";
     case 500: return "Internal Server Error";
+    case 501: return "Not Implemented";
     case 502: return "Bad Gateway";
     case 503: return "Service Unavailable";
     case 504: return "Gateway Timeout";

@@ -7,15 +7,22 @@
 #include <string>
 #include <string_view>
 
+#include <span>
+
 #include "base/clock.h"
+#include "http/edits.h"
 #include "http/message.h"
 
 namespace ringmaster::http {
 
-// What the replica is told of the client. Whatever the client itself claimed in these fields is dropped.
+// What the replica is told of the client. What came in these fields is dropped (SECURITY A22), unless who sent it is
+// trusted: then it is passed on, and the sender's address added to it.
 struct Forwarded {
-  std::string_view client;  // address text
+  std::string_view client;  // address text of who sent us the request
   std::string_view proto;   // "http"
+  bool trusted = false;
+  bool x_forwarded = true;  // X-Forwarded-For, -Proto, -Host
+  bool rfc7239 = false;     // Forwarded
 };
 
 struct RequestOptions {
@@ -23,6 +30,10 @@ struct RequestOptions {
   Forwarded forwarded;
   Framing framing = Framing::none;
   std::uint64_t content_length = 0;
+  bool websocket = false;                         // asks for the upgrade, on
+  const FieldEdits* edits = nullptr;              // the route's
+  std::string_view extra{};                       // zero or more whole lines of ours
+  std::span<const std::string_view> replaced{};   // fields that `extra` has instead of the client's
 };
 
 // The request as it is sent to a replica.
@@ -34,6 +45,9 @@ struct ResponseOptions {
   bool keep_alive = true;
   unsigned minor_version = 1;  // of the client
   std::string_view date{};     // for a response that has none; empty: none is added
+  bool websocket = false;      // the 101 that begins a tunnel
+  const FieldEdits* edits = nullptr;
+  std::string_view extra{};  // zero or more whole lines
 };
 
 // A replica's response as it is sent to the client. Answers to HEAD and 304s keep their Content-Length field.

@@ -234,6 +234,22 @@ void RealSystem::clear_directory(const std::string& path) {
   for (const auto& entry : std::filesystem::directory_iterator(path, error)) ::unlink(entry.path().c_str());
 }
 
+Result<Handle> RealSystem::open_append(const std::string& path) {
+  Handle handle(*this, ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640));
+  if (!handle) return std::unexpected(from_errno(errno, path));
+  return handle;
+}
+
+bool RealSystem::append(int fd, std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t put = ::write(fd, bytes.data(), bytes.size());
+    if (put < 0 && errno == EINTR) continue;
+    if (put <= 0) return false;
+    bytes.remove_prefix(static_cast<std::size_t>(put));
+  }
+  return true;
+}
+
 Result<Handle> RealSystem::lock_file(const std::string& path) {
   Handle handle(*this, ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0640));
   if (!handle) return std::unexpected(from_errno(errno, path));

@@ -63,6 +63,8 @@ class RealSystem final : public System {
   Result<void> make_directory(const std::string& path, unsigned mode) override;
   void remove_file(const std::string& path) override;
   void clear_directory(const std::string& path) override;
+  Result<Handle> open_append(const std::string& path) override;
+  bool append(int fd, std::string_view bytes) override;
   Result<Handle> lock_file(const std::string& path) override;
 
   void run_in_background(std::function<void()> work) override;

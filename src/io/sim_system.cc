@@ -396,6 +396,9 @@ void SimSystem::remove_file(const std::string& path) {
   if (!ghost()) world_.files.erase(path);
 }
 
+Result<Handle> SimSystem::open_append(const std::string& path) { return fail(Code::denied, path + ": there are no logs in a simulation"); }
+bool SimSystem::append(int, std::string_view) { return true; }
+
 Result<Handle> SimSystem::lock_file(const std::string& path) {
   if (!world_.locks[path].expired()) return fail(Code::exists, path + " is locked by another process");
   const auto lock = std::make_shared<SimObject>(world_);

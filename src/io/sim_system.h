@@ -136,6 +136,8 @@ class SimSystem final : public System {
   Result<void> replace_file(const std::string& path, std::string_view bytes, bool durable) override;
   Result<void> make_directory(const std::string&, unsigned) override { return {}; }
   void remove_file(const std::string& path) override;
+  Result<Handle> open_append(const std::string& path) override;
+  bool append(int fd, std::string_view bytes) override;
   Result<Handle> lock_file(const std::string& path) override;
 
   void run_in_background(std::function<void()> work) override { work(); }

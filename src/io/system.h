@@ -186,6 +186,9 @@ class System {
   virtual Result<void> make_directory(const std::string& path, unsigned mode) = 0;
   virtual void remove_file(const std::string& path) = 0;
   virtual void clear_directory(const std::string& path) = 0;      // of its files
+  // A log: opened to append, made if it is not there. append() blocks until all is written; false: it could not be. Any thread.
+  virtual Result<Handle> open_append(const std::string& path) = 0;
+  virtual bool append(int fd, std::string_view bytes) = 0;
   virtual Result<Handle> lock_file(const std::string& path) = 0;  // Code::exists when another process has it
 
   // Beside the loop. `work` may block; it runs on a thread of its own (in a simulation: at once).

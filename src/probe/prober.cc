@@ -1,6 +1,7 @@
 #include "probe/prober.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/log.h"
 #include "wire/client.h"
@@ -19,11 +20,11 @@ Prober::Prober(io::Loop& loop, Report report) : loop_(loop), report_(std::move(r
 
 Prober::~Prober() { CHECK(subjects_.empty()); }
 
-void Prober::watch(const Record& replica, const config::Health& settings) {
+void Prober::watch(const Record& replica, const config::Pool& settings) {
   auto& subject = subjects_[replica.get()];
   if (subject) return;
-  subject = std::make_unique<Subject>(loop_);
-  subject->scope.spawn(follow(replica, settings, subject->wanted));
+  subject = std::make_unique<Subject>(loop_, settings);
+  subject->scope.spawn(follow(replica, settings.health, subject->wanted));
 }
 
 void Prober::forget(const Record& replica) {
@@ -40,6 +41,39 @@ void Prober::suspect(const Record& replica) {
   if (subject != subjects_.end()) subject->second->wanted.notify();
 }
 
+void Prober::failing(const Record& replica) {
+  const auto found = subjects_.find(replica.get());
+  if (found == subjects_.end() || !replica->ready()) return;
+  Subject& subject = *found->second;
+  if (subject.settings.health.only_idle) {
+    decide(replica, Phase::unhealthy);
+    subject.wanted.notify();
+    return;
+  }
+  static constexpr std::uint32_t kLongest = 10;  // times the first duration
+  const balance::PoolStatus& status = *replica->status;
+  const std::uint32_t living = status.ready + status.doubtful;
+  replica->errors_in_a_row = 0;
+  if ((status.ejected + 1) * 100 > living * subject.settings.ejection.most_percent) {
+    base::log::warning("{} (slot {}) fails, but too many of the pool are ejected already", replica->name, replica->slot);
+    return;
+  }
+  const Duration out = subject.settings.ejection.duration * std::min(kLongest, ++replica->ejections);
+  base::log::warning("{} (slot {}) is ejected for {} ms: {} errors in a row", replica->name, replica->slot, out / 1ms, subject.settings.ejection.errors);
+  replica->set_ejected(true);
+  subject.scope.spawn(return_later(replica, out));
+}
+
+Async<void> Prober::return_later(Record replica, Duration after) {
+  const Code slept = co_await loop_.sleep(after);
+  if (slept == Code::cancelled) co_return;
+  replica->errors_in_a_row = 0;
+  replica->ready_since = loop_.now();
+  replica->set_ejected(false);
+  base::log::info("{} (slot {}) gets requests again", replica->name, replica->slot);
+  if (replica->ready()) report_(replica, true);
+}
+
 Async<void> Prober::stop() {
   while (!subjects_.empty()) {
     auto node = subjects_.extract(subjects_.begin());
@@ -50,11 +84,17 @@ Async<void> Prober::stop() {
 }
 
 Async<Prober::Check> Prober::check(const balance::Replica& replica, const config::Health& settings) {
+  static constexpr std::size_t kBodyBytesMax = 64 * 1024;
   wire::FetchRequest request;
+  request.method = settings.method;
   request.target = settings.path;
-  request.head_only = true;
-  const auto response = co_await wire::fetch(loop_, replica.endpoint, request, loop_.now() + settings.timeout, 0);
-  if (response) co_return response->status >= 200 && response->status < 400 ? Check::good : Check::bad;
+  request.host = settings.host;
+  request.head_only = settings.body.empty();
+  const auto response = co_await wire::fetch(loop_, replica.endpoint, request, loop_.now() + settings.timeout, kBodyBytesMax);
+  if (response) {
+    const bool good = std::ranges::any_of(settings.statuses, [&](const auto& range) { return response->status >= range.first && response->status <= range.second; });
+    co_return good && response->body.contains(settings.body) ? Check::good : Check::bad;
+  }
   const Code code = response.error().code;
   if (code == Code::refused) co_return Check::refused;
   if (code == Code::full) co_return Check::unknown;  // a full backlog, or no descriptor left of our own: it says nothing of health
@@ -63,9 +103,10 @@ Async<Prober::Check> Prober::check(const balance::Replica& replica, const config
 
 // A worker may have made it a suspect meanwhile; whatever the check has found settles that, too.
 void Prober::decide(const Record& replica, Phase phase) {
-  const Phase before = replica->phase.load();
+  const Phase before = replica->phase();
   if (before == Phase::draining || before == phase) return;
-  replica->phase = phase;
+  if (phase == Phase::ready && before != Phase::suspect) replica->ready_since = loop_.now();
+  replica->set_phase(phase);
   if (phase == Phase::ready) {
     base::log::info("{} (slot {}) is ready", replica->name, replica->slot);
     report_(replica, true);
@@ -81,7 +122,7 @@ Async<bool> Prober::until_started(const balance::Replica& replica, const config:
   static constexpr Duration kLongest = 250ms;
   Duration pause = kFirst;
   while (true) {
-    if (replica.phase != Phase::backing_off) {
+    if (replica.phase() != Phase::backing_off) {
       const Check found = co_await check(replica, settings);
       if (found == Check::good) co_return true;
     }
@@ -91,40 +132,49 @@ Async<bool> Prober::until_started(const balance::Replica& replica, const config:
   }
 }
 
-Async<void> Prober::follow(Record replica, config::Health settings, io::Signal& wanted) {
-  if (replica->phase != Phase::ready) {  // else the master remembers that it was
+// Nobody listens there any more, or not for long: most likely its process has just ended, and the news of that, which ends
+// this fiber, is on its way. Until then it stays a suspect: worth waiting for, as its successor is being started.
+Async<Prober::Check> Prober::settle(const Record& replica, const config::Health& settings, io::Signal& wanted) {
+  Check found = co_await check(*replica, settings);
+  const auto lost = [&] { return found == Check::refused || found == Check::broken; };
+  if (lost()) replica->change_phase(Phase::ready, Phase::suspect);
+  const bool suspected = replica->phase() == Phase::suspect;
+  const base::Time verdict = loop_.now() + kNewsOfDeath;
+  while (suspected && (lost() || found == Check::unknown) && loop_.now() < verdict) {
+    const Code woken = co_await wanted.wait(loop_, loop_.now() + 20ms);
+    if (woken == Code::cancelled) co_return Check::unknown;
+    found = co_await check(*replica, settings);
+  }
+  co_return found;
+}
+
+Async<void> Prober::follow(Record replica, const config::Health& settings, io::Signal& wanted) {
+  io::Fiber& fiber = co_await io::this_fiber();
+  if (replica->phase() != Phase::ready) {  // else the master remembers that it was
     const bool started = co_await until_started(*replica, settings, wanted);
     if (!started) co_return;
     decide(replica, Phase::ready);
   }
   unsigned good = 0;
   unsigned bad = 0;
+  std::uint64_t requests = replica->cell->requests;
   while (true) {
-    if (replica->phase != Phase::suspect) {
-      const Code woken = co_await wanted.wait(loop_, loop_.now() + settings.interval);
-      if (woken == Code::cancelled) co_return;
-    }
-    Check found = co_await check(*replica, settings);
-    const auto lost = [&] { return found == Check::refused || found == Check::broken; };
-    auto ready = Phase::ready;
-    if (lost()) replica->phase.compare_exchange_strong(ready, Phase::suspect);
-    const bool suspected = replica->phase == Phase::suspect;
-    // Nobody listens there any more, or not for long: most likely its process has just ended, and the news of that, which ends this fiber,
-    // is on its way. Until then it stays a suspect: worth waiting for, as its successor is being started.
-    const base::Time verdict = loop_.now() + kNewsOfDeath;
-    while (suspected && (lost() || found == Check::unknown) && loop_.now() < verdict) {
-      const Code woken = co_await wanted.wait(loop_, loop_.now() + 20ms);
-      if (woken == Code::cancelled) co_return;
-      found = co_await check(*replica, settings);
-    }
-    io::Fiber& fiber = co_await io::this_fiber();
+    Code woken = Code::timeout;
+    if (replica->phase() != Phase::suspect) woken = co_await wanted.wait(loop_, loop_.now() + settings.interval);
+    if (woken == Code::cancelled) co_return;
+    const std::uint64_t passed = replica->cell->requests - std::exchange(requests, replica->cell->requests.load());
+    const bool idle = passed == 0 && replica->in_flight() == 0;
+    if (settings.only_idle && !idle && replica->phase() == Phase::ready) continue;
+    const Check found = co_await settle(replica, settings, wanted);
     if (fiber.cancelled) co_return;
     if (found == Check::unknown) continue;
+    const bool suspected = replica->phase() == Phase::suspect;
     good = found == Check::good ? good + 1 : 0;
     bad = found == Check::good ? 0 : bad + 1;
     // A suspect is judged by one check: it was ready, and somebody waits for the verdict.
-    if (good >= settings.rise || (suspected && good > 0)) decide(replica, Phase::ready);
-    if (bad >= settings.fall || found == Check::refused || (suspected && bad > 0)) decide(replica, Phase::unhealthy);
+    const bool at_once = suspected || settings.only_idle;
+    if (good >= settings.rise || (at_once && good > 0)) decide(replica, Phase::ready);
+    if (bad >= settings.fall || found == Check::refused || (at_once && bad > 0)) decide(replica, Phase::unhealthy);
   }
 }
 

@@ -4,7 +4,12 @@
 //                                  ▲                                                          │
 //                                  └───────────────── `rise` good ones in a row ◀─────────────┘
 //
-// While a replica starts it is checked at once and then every 5 ms, growing to 250 ms; later every `interval`.
+// While a replica starts it is checked at once and then every 5 ms, growing to 250 ms; later every `interval`. A pool whose
+// checks are for idle times only (CONTRACT S4) has none while requests pass: then a failed request takes the replica out,
+// and one good check brings it back.
+//
+// Beside that, a replica whose answers are errors is ejected for a while (workers count, failing() decides): 30 s, growing
+// with each time, and never more than half of a pool.
 #pragma once
 
 #include <functional>
@@ -26,10 +31,13 @@ class Prober {
   Prober(io::Loop& loop, Report report);
   ~Prober();
 
-  void watch(const Record& replica, const config::Health& settings);
+  // `settings` outlive the watching.
+  void watch(const Record& replica, const config::Pool& settings);
   void forget(const Record& replica);
   // A worker could not connect, or lost a connection: check now.
   void suspect(const Record& replica);
+  // Its answers are errors: it is ejected for a while; or, if it is checked only when idle, inactive until a check succeeds.
+  void failing(const Record& replica);
 
   io::Async<void> stop();
 
@@ -37,11 +45,14 @@ class Prober {
   struct Subject {
     io::Scope scope;
     io::Signal wanted;  // a check is wanted now
-    explicit Subject(io::Loop& loop) : scope(loop) {}
+    const config::Pool& settings;
+    Subject(io::Loop& loop, const config::Pool& its_settings) : scope(loop), settings(its_settings) {}
   };
   enum class Check : std::uint8_t { good, bad, refused, broken, unknown };
 
-  io::Async<void> follow(Record replica, config::Health settings, io::Signal& wanted);
+  io::Async<void> follow(Record replica, const config::Health& settings, io::Signal& wanted);
+  io::Async<Check> settle(const Record& replica, const config::Health& settings, io::Signal& wanted);
+  io::Async<void> return_later(Record replica, base::Duration after);
   io::Async<bool> until_started(const balance::Replica& replica, const config::Health& settings, io::Signal& wanted);
   io::Async<Check> check(const balance::Replica& replica, const config::Health& settings);
   void decide(const Record& replica, balance::Phase phase);

@@ -6,36 +6,54 @@
 
 namespace ringmaster::proxy {
 
-Balancer::Balancer(io::Loop& loop, const config::Config& config, Suspect suspect)
-    : loop_(loop), config_(config), suspect_(std::move(suspect)), view_(std::make_shared<balance::View>()), budget_(loop.now()) {}
+using base::Duration;
+
+Duration PoolState::hedge_delay(base::Time now) {
+  static constexpr std::uint64_t kSamplesMin = 100;
+  static constexpr Duration kEvery = std::chrono::milliseconds(500);
+  if (settings.retry.hedge_percentile == 0 || response_times.total() < kSamplesMin) return Duration::zero();
+  if (now - hedge_computed_at_ >= kEvery) {
+    hedge_computed_at_ = now;
+    hedge_delay_ = std::max<Duration>(response_times.percentile(settings.retry.hedge_percentile / 100.0), std::chrono::milliseconds(1));
+    if (response_times.total() > 100 * kSamplesMin) response_times.age();
+  }
+  return hedge_delay_;
+}
+
+Balancer::Balancer(io::Loop& loop, const config::Config& config, Shared& shared, Reports reports)
+    : loop_(loop),
+      config_(config),
+      reports_(std::move(reports)),
+      view_(std::make_shared<balance::View>()),
+      route_metrics_(config.routes.size() + 1),
+      access_log_(loop, config.access_log, shared.access_log.get()) {
+  for (std::size_t i = 0; i < config.pools.size(); ++i) {
+    pools_.push_back(std::make_unique<PoolState>(config.pools[i], *shared.queues[i], loop.random().next(), loop.now()));
+  }
+}
 
 Balancer::~Balancer() = default;
 
-io::Async<void> Balancer::forward(wire::Exchange& exchange, std::string_view pool, const ForwardOptions& options) {
-  budget_.request(loop_.now());
-  auto workspace = workspaces_.take();
-  {
-    Relay relay(*this, exchange, pool, options, *workspace);
-    co_await relay.run();
-  }
-  workspaces_.put(std::move(workspace));
+io::Async<void> Balancer::stop() { co_await access_log_.stop(); }
+
+io::Async<Forwarded> Balancer::forward(wire::Exchange& exchange, const Forwarding& forwarding) {
+  PoolState& pool = *pools_[forwarding.pool];
+  pool.budget.request(loop_.now());
+  Relay relay(*this, pool, exchange, forwarding);
+  co_await relay.run();
+  co_return relay.outcome();
 }
 
 Upstream& Balancer::upstream(const balance::PoolView& pool, const balance::Replica& replica) {
   if (upstreams_.size() <= replica.cell_index) upstreams_.resize(replica.cell_index + 1);
   std::unique_ptr<Upstream>& upstream = upstreams_[replica.cell_index];
   if (!upstream) {
-    const auto shared = std::ranges::find(pool.replicas, &replica, [](const auto& r) { return r.get(); });
-    CHECK(shared != pool.replicas.end());
+    const auto shared = std::ranges::lower_bound(pool.replicas, replica.slot, {}, [](const auto& r) { return r->slot; });
+    CHECK(shared != pool.replicas.end() && shared->get() == &replica);
     upstream = std::make_unique<Upstream>(loop_, *shared, config_.timeouts.replica_idle);
   }
   CHECK(&upstream->replica() == &replica);
   return *upstream;
-}
-
-PoolState& Balancer::pool_state(std::string_view pool) {
-  const auto found = pool_states_.find(pool);
-  return found != pool_states_.end() ? found->second : pool_states_.emplace(pool, loop_.random().next()).first->second;
 }
 
 void Balancer::release(Upstream& upstream) {
@@ -43,32 +61,35 @@ void Balancer::release(Upstream& upstream) {
   std::erase_if(retired_, [&](const auto& candidate) { return candidate.get() == &upstream; });
 }
 
-void Balancer::adopt(std::shared_ptr<const balance::View> view) {
-  std::vector<std::unique_ptr<Upstream>> kept(upstreams_.size());
-  for (const balance::PoolView& pool : view->pools) {
-    for (const auto& replica : pool.replicas) {
-      if (replica->cell_index >= upstreams_.size()) continue;
-      std::unique_ptr<Upstream>& old = upstreams_[replica->cell_index];
-      if (old && &old->replica() == replica.get()) kept[replica->cell_index] = std::move(old);
-    }
-  }
-  for (std::unique_ptr<Upstream>& gone : upstreams_) {
-    if (!gone) continue;
+std::shared_ptr<const balance::View> Balancer::adopt(std::shared_ptr<const balance::View> view, const std::vector<Record>& departed) {
+  for (const Record& replica : departed) {
+    if (replica->cell_index >= upstreams_.size()) continue;
+    std::unique_ptr<Upstream>& gone = upstreams_[replica->cell_index];
+    if (!gone || &gone->replica() != replica.get()) continue;
     gone->retired = true;
     gone->connections().close_idle();
     if (gone->users > 0) retired_.push_back(std::move(gone));
+    gone.reset();
   }
-  upstreams_ = std::move(kept);
-  view_ = std::move(view);
-  became_ready_.notify();
+  return std::exchange(view_, std::move(view));
 }
 
-void Balancer::exited(const std::shared_ptr<balance::Replica>& replica) {
+void Balancer::exited(const Record& replica) {
   const auto tell = [&](const std::unique_ptr<Upstream>& upstream) {
     if (upstream && &upstream->replica() == replica.get()) upstream->exited();
   };
-  std::ranges::for_each(upstreams_, tell);
+  if (replica->cell_index < upstreams_.size()) tell(upstreams_[replica->cell_index]);
   std::ranges::for_each(retired_, tell);
+}
+
+WorkerMetrics Balancer::metrics() const {
+  WorkerMetrics all;
+  all.routes = route_metrics_;
+  for (const auto& pool : pools_) all.pools.push_back(pool->metrics);
+  for (const auto& upstream : upstreams_) {
+    if (upstream) all.replicas.emplace_back(upstream->share(), upstream->metrics);
+  }
+  return all;
 }
 
 }  // namespace ringmaster::proxy

@@ -1,77 +1,125 @@
-// One worker's half of the data plane: the current view, its connections to the replicas, and the requests that wait.
+// One worker's half of the data plane: the current view, its connections to the replicas, and what it counts.
 //
 // A Balancer lives on its worker's loop. The engine's control thread talks to it by post(): adopt() when membership
-// changes, ready() when a replica has become ready, exited() when one's process has ended.
+// changes, exited() when a replica's process has ended.
 #pragma once
 
 #include <functional>
-#include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "balance/pick.h"
+#include "base/histogram.h"
 #include "config/config.h"
+#include "http/serialize.h"
 #include "proxy/retry_budget.h"
+#include "proxy/shared.h"
+#include "proxy/sticky.h"
 #include "proxy/upstream.h"
 #include "wire/server.h"
 
 namespace ringmaster::proxy {
 
-class Relay;
-
-// What a relay needs beside its exchange; taken from a pool.
-struct RelayWorkspace {
+// What an attempt needs beside its exchange; taken from a pool.
+struct AttemptWorkspace {
   wire::ResponseReader reader;
   std::string out;
+  std::string extra;
 };
 
 // What a worker remembers of a pool between requests.
 struct PoolState {
-  explicit PoolState(std::uint64_t seed) : pick(seed) {}
+  PoolState(const config::Pool& its_settings, PoolQueue& its_queue, std::uint64_t seed, base::Time now)
+      : settings(its_settings),
+        queue(its_queue),
+        pick(seed),
+        budget(now, its_settings.retry.budget_percent, its_settings.retry.budget_per_second),
+        sticky(its_settings) {}
+
+  // How long to wait for an answer before a second replica is asked as well; zero: never.
+  base::Duration hedge_delay(base::Time now);
+
+  const config::Pool& settings;
+  PoolQueue& queue;
   balance::PickState pick;
-  unsigned waiting = 0;  // requests, for a replica to become ready
+  RetryBudget budget;
+  Sticky sticky;
+  PoolMetrics metrics;
+  base::Histogram response_times;  // for hedging; kept only if that is on
+
+ private:
+  base::Duration hedge_delay_{};
+  base::Time hedge_computed_at_{};
 };
 
-struct ForwardOptions {
-  const wire::Handler* pages = nullptr;  // how errors look to this listener's clients
-  // If set, a replica's 404 is not forwarded: this answers instead (CONTRACT S1).
-  std::function<io::Async<void>(wire::Exchange&)> on_not_found;
+// Answers a replica's 404 instead of forwarding it (CONTRACT S1).
+using NotFound = std::function<io::Async<void>(wire::Exchange&)>;
+
+// What has been decided about a request before a replica is chosen. All that it refers to outlives the request.
+struct Forwarding {
+  std::size_t pool = 0;                                // its index
+  const wire::Handler* pages = nullptr;                // how errors look to this listener's clients
+  const NotFound* on_not_found = nullptr;              // null: a 404 is forwarded
+  std::string_view path;                               // as the replica shall see it
+  http::Forwarded forwarded;                           // what it is told of the client
+  const http::FieldEdits* request_fields = nullptr;    // the route's changes
+  const http::FieldEdits* response_fields = nullptr;
+  std::string_view extra;                              // whole lines for the request
+  std::span<const std::string_view> replaced;          // fields that `extra` has instead of the client's
+};
+
+// What became of it.
+struct Forwarded {
+  std::shared_ptr<balance::Replica> replica;  // the last that was tried
+  unsigned tries = 0;
 };
 
 class Balancer {
  public:
-  // `suspect` is called, on the worker's thread, when a replica refused a connection.
-  using Suspect = std::function<void(std::shared_ptr<balance::Replica>)>;
+  using Record = std::shared_ptr<balance::Replica>;
+  // Calls to the control thread, made on the worker's.
+  struct Reports {
+    std::function<void(const Record&)> suspect;  // it refused a connection: check it
+    std::function<void(const Record&)> failing;  // so many errors in a row, or (health when idle) one: take it out
+  };
 
-  Balancer(io::Loop& loop, const config::Config& config, Suspect suspect);
+  Balancer(io::Loop& loop, const config::Config& config, Shared& shared, Reports reports);
   ~Balancer();
+  io::Async<void> stop();  // before the destructor
 
   // Gives the exchange a response: a replica's, or 502, 503 or 504 with the reason.
-  io::Async<void> forward(wire::Exchange& exchange, std::string_view pool, const ForwardOptions& options);
+  io::Async<Forwarded> forward(wire::Exchange& exchange, const Forwarding& forwarding);
 
-  void adopt(std::shared_ptr<const balance::View> view);
-  void ready() { became_ready_.notify(); }
-  void exited(const std::shared_ptr<balance::Replica>& replica);
+  // `departed`: replicas that the present view has and the new one has not. Returns the old view, for the caller to destroy
+  // where it costs nobody time.
+  std::shared_ptr<const balance::View> adopt(std::shared_ptr<const balance::View> view, const std::vector<Record>& departed);
+  void exited(const Record& replica);
 
+  io::Loop& loop() { return loop_; }
   const balance::View& view() const { return *view_; }
+  AccessLog& access_log() { return access_log_; }
+  std::vector<RouteMetrics>& route_metrics() { return route_metrics_; }  // by route; the last one: no route
+  // All that has been counted, but for connections.
+  WorkerMetrics metrics() const;
 
  private:
   friend class Relay;
+  friend class Attempt;
   // Of a replica that is in the view.
   Upstream& upstream(const balance::PoolView& pool, const balance::Replica& replica);
   void release(Upstream& upstream);
-  PoolState& pool_state(std::string_view pool);
 
   io::Loop& loop_;
   const config::Config& config_;
-  Suspect suspect_;
+  Reports reports_;
   std::shared_ptr<const balance::View> view_;
-  std::vector<std::unique_ptr<Upstream>> upstreams_;  // by the replica's cell; those of the view, made when first used
+  std::vector<std::unique_ptr<Upstream>> upstreams_;  // by the replica's cell; made when first used
   std::vector<std::unique_ptr<Upstream>> retired_;    // out of the view, still used by attempts
-  wire::ObjectPool<RelayWorkspace> workspaces_;
-  std::map<std::string, PoolState, std::less<>> pool_states_;
-  RetryBudget budget_;
-  io::Signal became_ready_;
+  wire::ObjectPool<AttemptWorkspace> workspaces_;
+  std::vector<std::unique_ptr<PoolState>> pools_;
+  std::vector<RouteMetrics> route_metrics_;
+  AccessLog access_log_;
 };
 
 }  // namespace ringmaster::proxy

@@ -16,6 +16,15 @@ static std::string_view parameter(std::string_view list, std::string_view name, 
   return {};
 }
 
+std::string_view cookie_of(const http::RequestHead& head, std::string_view name) {
+  for (const http::Field& field : head.fields) {
+    if (field.id != http::FieldId::cookie) continue;
+    const std::string_view value = parameter(field.value, name, ';');
+    if (!value.empty()) return value;
+  }
+  return {};
+}
+
 static std::string_view text_of(const Key& key, const wire::Exchange& exchange) {
   const http::RequestHead& head = exchange.request();
   switch (key.kind) {
@@ -24,23 +33,27 @@ static std::string_view text_of(const Key& key, const wire::Exchange& exchange) 
       const http::Field* field = head.fields.find(key.name);
       return field == nullptr ? std::string_view{} : field->value;
     }
-    case Key::Kind::cookie: {
-      const http::Field* field = head.fields.find(http::FieldId::cookie);
-      return field == nullptr ? std::string_view{} : parameter(field->value, key.name, ';');
-    }
+    case Key::Kind::cookie: return cookie_of(head, key.name);
     case Key::Kind::query: return head.query.empty() ? std::string_view{} : parameter(head.query.substr(1), key.name, '&');
     default: return {};
   }
 }
 
+static std::uint64_t hash_of_client(const wire::Exchange& exchange) {
+  const auto& address = exchange.client().address;
+  return balance::hash_of({reinterpret_cast<const char*>(address.data()), address.size()});
+}
+
 std::uint64_t key_of(const Key& key, const wire::Exchange& exchange, balance::PickState& state) {
   if (key.kind == Key::Kind::none) return 0;
-  if (key.kind == Key::Kind::source) {
-    const auto& address = exchange.peer().address;
-    return balance::hash_of({reinterpret_cast<const char*>(address.data()), address.size()});
-  }
+  if (key.kind == Key::Kind::source) return hash_of_client(exchange);
   const std::string_view text = text_of(key, exchange);
   return text.empty() ? balance::draw_request_id(state.random) : balance::hash_of(text);
+}
+
+std::uint64_t limit_key_of(const Key& key, const wire::Exchange& exchange) {
+  const std::string_view text = text_of(key, exchange);
+  return text.empty() ? hash_of_client(exchange) : balance::hash_of(text);
 }
 
 }  // namespace ringmaster::proxy

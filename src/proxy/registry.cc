@@ -11,7 +11,10 @@ using balance::Phase;
 using link::State;
 
 Registry::Registry(const config::Config& config, balance::Cell* cells, Listener listener) : config_(config), cells_(cells), listener_(std::move(listener)) {
-  for (const config::Pool& pool : config.pools) pools_[pool.name];
+  for (const config::Pool& pool : config.pools) {
+    pools_[pool.name];
+    statuses_[pool.name] = std::make_shared<balance::PoolStatus>();
+  }
 }
 
 Registry::Record Registry::make(const link::ReplicaState& state) const {
@@ -24,21 +27,24 @@ Registry::Record Registry::make(const link::ReplicaState& state) const {
   record->endpoint = state.endpoint;
   record->cell_index = state.cell;
   record->cell = &cells_[state.cell];
-  record->phase = state.state == State::running && state.healthy ? Phase::ready : Phase::starting;
+  record->status = statuses_.find(state.pool)->second;
+  if (const config::Pool* settings = config_.find_pool(state.pool)) record->weight = settings->weight(state.slot);
+  record->set_phase(state.state == State::running && state.healthy ? Phase::ready : Phase::starting);
   return record;
 }
 
 void Registry::update(const Record& record, const link::ReplicaState& state) {
   record->pid = state.pid;
   if (state.state == State::backing_off) {
-    record->phase = Phase::backing_off;
-  } else if (record->phase == Phase::backing_off) {
-    record->phase = Phase::starting;
+    record->set_phase(Phase::backing_off);
+  } else {
+    record->change_phase(Phase::backing_off, Phase::starting);
   }
 }
 
 void Registry::leave(const Record& record) {
-  record->phase = Phase::draining;
+  record->set_phase(Phase::draining);
+  record->set_seated(false);
   draining_.push_back(record);
   pools_[record->pool].erase(record->slot);
   listener_.left(record);
@@ -53,7 +59,7 @@ void Registry::apply(const link::ReplicaState& state) {
   const bool is_current = current && current->epoch == state.epoch;
   if (state.state == State::stopped) {
     if (is_current && state.exited) {
-      current->exited = true;
+      current->mark_exited();
       listener_.left(current);
       listener_.exited(current);
       return;
@@ -72,9 +78,11 @@ void Registry::apply(const link::ReplicaState& state) {
   }
   if (current && current->epoch > state.epoch) return;                // an older epoch cannot come back
   if (state.endpoint.family == base::Endpoint::Family::none) return;  // not started yet: a change will follow
-  if (current && !current->exited) listener_.left(current);           // a rest that is over
+  if (current && !current->exited()) listener_.left(current);         // a rest that is over
+  if (current) current->set_seated(false);
   const Record record = make(state);
   update(record, state);
+  record->set_seated(true);
   seats[state.slot] = record;
   listener_.appeared(record);
 }
@@ -97,27 +105,29 @@ void Registry::apply(const link::Snapshot& snapshot) {
   std::erase_if(draining_, [&](const Record& record) { return !named(*record); });
 }
 
-std::shared_ptr<const balance::View> Registry::view() const {
+const std::shared_ptr<balance::PoolStatus>& Registry::status(std::string_view pool) const { return statuses_.find(pool)->second; }
+
+std::shared_ptr<const balance::View> Registry::view() {
   auto view = std::make_shared<balance::View>();
   for (const config::Pool& settings : config_.pools) {
     balance::PoolView& pool = view->pools.emplace_back();
     pool.name = settings.name;
     pool.policy = settings.policy;
     pool.key = settings.key;
-    std::vector<std::uint32_t> slots;
-    for (const auto& [slot, record] : pools_.find(settings.name)->second) {
-      pool.replicas.push_back(record);
-      slots.push_back(slot);
-    }
-    if (pool.policy != balance::Policy::ring) continue;
-    auto ring = balance::Ring::build(settings.ring, slots);
-    if (ring) {
-      pool.ring = std::move(*ring);
-    } else {  // the master refuses such an /add; if one slips through, requests still have to go somewhere
-      base::log::error("pool '{}': {}; requests are spread by rendezvous instead", pool.name, base::describe(ring.error()));
+    pool.max_in_flight = settings.max_in_flight;
+    pool.bound_thousandths = settings.bound_thousandths;
+    pool.slow_start = settings.slow_start;
+    pool.panic_below_percent = settings.health.panic_below_percent;
+    pool.status = status(settings.name);
+    for (const auto& [slot, record] : pools_.find(settings.name)->second) pool.replicas.push_back(record);
+    const balance::PoolView* before = last_view_ ? last_view_->find(settings.name) : nullptr;
+    const auto prepared = balance::prepare(pool, settings.ring, before);
+    if (!prepared) {  // the master refuses such an /add; if one slips through, requests still have to go somewhere
+      base::log::error("pool '{}': {}; requests are spread by rendezvous instead", pool.name, base::describe(prepared.error()));
       pool.policy = balance::Policy::rendezvous;
     }
   }
+  last_view_ = view;
   return view;
 }
 

@@ -35,7 +35,10 @@ class Registry {
   void apply(const link::ReplicaState& state);
 
   // A view of the present membership.
-  std::shared_ptr<const balance::View> view() const;
+  std::shared_ptr<const balance::View> view();
+  const std::shared_ptr<const balance::View>& last_view() const { return last_view_; }  // what view() gave last; null before
+  // Figures of a pool, the same all the time.
+  const std::shared_ptr<balance::PoolStatus>& status(std::string_view pool) const;
 
   // Every replica of the pool, in the order of slots; then those that drain.
   std::vector<Record> replicas(std::string_view pool) const;
@@ -51,6 +54,8 @@ class Registry {
   balance::Cell* cells_;
   Listener listener_;
   std::map<std::string, Seats, std::less<>> pools_;
+  std::map<std::string, std::shared_ptr<balance::PoolStatus>, std::less<>> statuses_;
+  std::shared_ptr<const balance::View> last_view_;  // whose tables may be used again
   std::vector<Record> draining_;
 };
 

@@ -38,13 +38,13 @@ class RegistryTest : public testing::Test {
     std::string text;
     const auto view = registry->view();
     for (const auto& replica : view->pools[0].replicas) {
-      text += (text.empty() ? "" : " ") + std::to_string(replica->slot) + ":" + replica->name + (replica->exited ? "*" : "");
+      text += (text.empty() ? "" : " ") + std::to_string(replica->slot) + ":" + replica->name + (replica->exited() ? "*" : "");
     }
     return text;
   }
   std::string everybody() const {
     std::string text;
-    for (const auto& replica : registry->replicas("web")) text += (text.empty() ? "" : " ") + replica->name + "/" + std::string(balance::name(replica->phase));
+    for (const auto& replica : registry->replicas("web")) text += (text.empty() ? "" : " ") + replica->name + "/" + std::string(balance::name(replica->phase()));
     return text;
   }
 

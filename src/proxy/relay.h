@@ -1,76 +1,77 @@
 // The life of one request in the balancer:
 //
-//   pick a replica ─▶ attempt ─▶ answered ─▶ done
-//        ▲               │ failed
-//        └── may it be tried again? (run) ── no ──▶ 502 / 503 / 504
+//   choose a replica ─▶ attempt ─▶ answered ─▶ done
+//     ▲         │ none free    │ failed
+//     │         ▼              ▼
+//     │   wait in the queue    may it be tried again? (may_retry) ── no ──▶ 502 / 503 / 504
+//     └─────────┴──────────────┘ yes
 //
-// An attempt is: a ticket, a connection, the request's head and body, the response's head and body. What decides about
-// another try is how far it got: before a byte was written any method may go to the next replica; after that only an
-// idempotent one (RFC 9110 section 9.2.2), within the retry budget; after a byte was given to the client, none.
+// What decides about another try is how far the last one got: before a byte was written any method may go to the next
+// replica; after that only an idempotent one (RFC 9110 section 9.2.2), within the retry budget; after a byte was given to
+// the client, none. With hedging, a second attempt may race a slow first one.
 #pragma once
 
 #include <array>
 #include <optional>
 
-#include "proxy/balancer.h"
+#include "proxy/attempt.h"
+#include "wire/hangup.h"
 
 namespace ringmaster::proxy {
 
 class Relay {
  public:
-  Relay(Balancer& balancer, wire::Exchange& exchange, std::string_view pool, const ForwardOptions& options, RelayWorkspace& workspace)
-      : balancer_(balancer), pool_state_(balancer.pool_state(pool)), exchange_(exchange), pool_(pool), options_(options), workspace_(workspace) {}
+  Relay(Balancer& balancer, PoolState& pool, wire::Exchange& exchange, const Forwarding& forwarding);
   Relay(const Relay&) = delete;
   Relay& operator=(const Relay&) = delete;
   ~Relay();
 
   io::Async<void> run();
+  Forwarded outcome() const;
 
  private:
-  enum class Progress : std::uint8_t { nothing_sent, sent, answering };  // answering: a byte of the response has come
-  struct Failure {
-    base::Error error;
-    Progress progress;
-  };
-  static constexpr unsigned kTriesMax = 3;
+  using MaybeFailure = std::optional<Failure>;
+  static constexpr unsigned kTriesMax = 4;  // three, and a hedge
 
-  const balance::PoolView* view() const { return balancer_.view_->find(pool_); }
-  Upstream* pick();
-  io::Async<bool> wait_for_replica(const std::optional<Failure>& failure);
-  void suspect(Upstream& upstream);
-  io::Async<bool> may_retry(Upstream& upstream, const Failure& failure);
-  io::Async<void> give_up(const std::optional<Failure>& failure);
+  const balance::PoolView& view() const { return balancer_.view_->pools[forwarding_.pool]; }
+  bool has_view() const { return forwarding_.pool < balancer_.view_->pools.size(); }
+  std::span<balance::Replica* const> tried() const { return std::span(tried_).first(tries_); }
 
-  // One try. Nothing: the exchange has had its response, or never will.
-  io::Async<std::optional<Failure>> attempt(Upstream& upstream);
-  io::Async<std::optional<Failure>> exchange_on(io::Stream& stream, bool& reusable);
-  io::Async<std::optional<Failure>> receive(io::Stream& stream, base::Time deadline);
-  io::Async<std::optional<Failure>> answer();
-  io::Async<base::Result<void>> send_request(io::Stream& stream, bool& any_byte_sent);
+  // A replica and a ticket for it, or null. `is_full_` then tells whether there would be one if it had room.
+  Upstream* choose(balance::Ticket& ticket);
+  balance::Replica* choose_sticky(const balance::PoolView& pool);
+  bool somebody_is_expected() const;
+  io::Async<bool> wait_for_turn(const MaybeFailure& failure);
+  void leave_queue();
+  void suspect_last(const MaybeFailure& failure);
 
-  // The rest of a body that had not arrived with the head.
-  struct Upload {
-    bool done = false;
-    std::optional<base::Error> client_error;
-  };
-  io::Async<void> upload(io::Stream& stream, Upload& state);
+  io::Async<MaybeFailure> try_on(Upstream& upstream, balance::Ticket ticket);
+  io::Async<MaybeFailure> race(Attempt& first, std::optional<Attempt>& second, base::Duration delay, Attempt*& winner);
+  bool may_hedge() const;
+  io::Async<MaybeFailure> answer(Attempt& attempt);
+  io::Async<MaybeFailure> tunnel(Attempt& attempt, const wire::ResponseChanges& changes);
+  io::Async<bool> may_retry(const Failure& failure);
+  io::Async<void> give_up(const MaybeFailure& failure);
+  io::Async<void> refuse_full();
 
-  base::Time in(base::Duration d) const { return balancer_.loop_.now() + d; }
+  base::Time now() const { return balancer_.loop_.now(); }
 
   Balancer& balancer_;
-  PoolState& pool_state_;
+  PoolState& pool_;
   wire::Exchange& exchange_;
-  std::string_view pool_;
-  const ForwardOptions& options_;
-  RelayWorkspace& workspace_;
+  const Forwarding& forwarding_;
+  std::optional<wire::HangupGuard> hangup_;
   std::optional<std::uint64_t> key_;
   std::array<Upstream*, kTriesMax> upstreams_{};      // that were tried; kept alive until the end
   std::array<balance::Replica*, kTriesMax> tried_{};  // theirs, as pick() wants them
   unsigned tries_ = 0;
-  base::Time wait_until_ = base::kNever;  // for a replica to become ready; set when waiting begins
-  Upstream::Active* active_ = nullptr;    // of the attempt under way
-  bool suspected_ = false;                // one replica has been sent to be checked; once per request is enough
-  bool streamed_ = false;                 // part of the body has been read for good: it cannot be sent again
+  base::Time deadline_;
+  PoolQueue::PlacePtr place_;           // in the queue
+  base::Time wait_until_ = base::kNever;  // set when waiting begins
+  bool is_full_ = false;
+  bool streamed_ = false;                    // part of the body is gone: no more tries
+  bool suspected_ = false;                   // one replica has been sent to be checked; once per request is enough
+  std::optional<std::uint32_t> sticky_slot_;  // that the client came with
 };
 
 }  // namespace ringmaster::proxy

@@ -1,4 +1,4 @@
-// How many retries are allowed: a fifth of the requests, and at least three a second. When many requests fail at once,
+// How many retries are allowed: a share of the requests, and at least some a second. When many requests fail at once,
 // trying each again would multiply the load just when it hurts (Twitter Finagle's RetryBudget is the model).
 #pragma once
 
@@ -10,11 +10,13 @@ namespace ringmaster::proxy {
 
 class RetryBudget {
  public:
-  explicit RetryBudget(base::Time now) : at_(now) {}
+  // By default a fifth of the requests, and at least three a second.
+  explicit RetryBudget(base::Time now, unsigned percent = 20, unsigned per_second = 3)
+      : share_(percent / 100.0), per_second_(per_second), tokens_(per_second), at_(now) {}
 
   void request(base::Time now) {
     refill(now);
-    tokens_ = std::min(kTokensMax, tokens_ + kShare);
+    tokens_ = std::min(kTokensMax, tokens_ + share_);
   }
 
   // False: no retry now.
@@ -26,16 +28,16 @@ class RetryBudget {
   }
 
  private:
-  static constexpr double kShare = 0.2;
-  static constexpr double kPerSecond = 3;
   static constexpr double kTokensMax = 1000;  // what a quiet time can save up
 
   void refill(base::Time now) {
-    tokens_ = std::min(kTokensMax, tokens_ + kPerSecond * std::chrono::duration<double>(now - at_).count());
+    tokens_ = std::min(kTokensMax, tokens_ + per_second_ * std::chrono::duration<double>(now - at_).count());
     at_ = now;
   }
 
-  double tokens_ = kPerSecond;
+  double share_;
+  double per_second_;
+  double tokens_;
   base::Time at_;
 };
 

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "balance/view.h"
+#include "proxy/metrics.h"
 #include "wire/client.h"
 
 namespace ringmaster::proxy {
@@ -47,6 +48,7 @@ class Upstream {
   // How many attempts hold a pointer to it; it is not destroyed before they are gone.
   unsigned users = 0;
   bool retired = false;
+  ReplicaMetrics metrics;
 
  private:
   std::shared_ptr<balance::Replica> replica_;

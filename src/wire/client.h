@@ -75,6 +75,9 @@ class ResponseReader {
   // What of the body has come already, without waiting.
   std::string_view arrived_body();
 
+  // After a 101: what came behind its head is no longer HTTP.
+  std::string_view leftover() const { return in_.view(); }
+
   bool complete() const { return ended_ || body_.done(); }
   // The connection can carry another request: the response ended where it said, and nothing came after it.
   bool reusable() const { return body_.done() && head().keep_alive && in_.empty(); }

@@ -13,8 +13,8 @@ using http::Framing;
 // Up to here copying a body behind its head is cheaper than a second piece for the kernel.
 static constexpr std::size_t kCopyBytesMax = 1024;
 
-Exchange::Exchange(io::Stream& stream, std::string_view peer_text, Workspace& workspace, const ServerLimits& limits, DateClock& date)
-    : stream_(stream), peer_text_(peer_text), workspace_(workspace), limits_(limits), date_(date) {}
+Exchange::Exchange(io::Stream& stream, const Endpoint& peer, std::string_view peer_text, Workspace& workspace, const ServerLimits& limits, DateClock& date)
+    : stream_(stream), peer_(peer), peer_text_(peer_text), workspace_(workspace), limits_(limits), date_(date) {}
 
 std::string_view DateClock::now(io::Loop& loop) {
   if (loop.now() >= until_) {
@@ -38,6 +38,7 @@ bool Exchange::begin(std::string_view& complaint) {
   }
   if (body_.done()) return true;
   buffered_ = decode_in_place(body_, workspace_.in);
+  body_bytes_received_ = buffered_.size();
   continue_wanted_ = head.expects_continue && buffered_.empty() && !body_.done();
   if (!body_.bad()) return true;
   complaint = body_.why();
@@ -57,16 +58,28 @@ Async<Result<std::string_view>> Exchange::read_body() {
     if (!sent) co_return std::unexpected(sent.error());
   }
   Buffer& in = workspace_.in;
+  if (body_began_ == base::kNever) body_began_ = loop().now();
   while (!body_.done()) {
+    if (body_bytes_received_ > body_bytes_max_) break;
     in.rewind(body_start_);
-    auto read = stream_.read(in.space(), loop().now() + limits_.body_timeout);
+    Time deadline = loop().now() + limits_.body_timeout;
+    if (limits_.body_rate_min != 0) {
+      const auto earned = std::chrono::nanoseconds(std::chrono::seconds(1)) * static_cast<std::int64_t>(body_bytes_received_ / limits_.body_rate_min);
+      deadline = std::min(deadline, body_began_ + ServerLimits::kBodyGrace + earned);
+    }
+    auto read = stream_.read(in.space(), deadline);
     const auto got = co_await read;
     if (!got) co_return base::fail(got.error().code, "the request's body did not arrive", base::Source::client);
     if (*got == 0) co_return base::fail(Code::reset, "the client ended in the middle of the body", base::Source::client);
     in.add(*got);
     const std::string_view piece = decode_in_place(body_, in);
     if (body_.bad()) co_return base::fail(Code::invalid, std::string(body_.why()), base::Source::client);
+    body_bytes_received_ += piece.size();
+    if (body_bytes_received_ > body_bytes_max_) break;
     if (!piece.empty()) co_return piece;
+  }
+  if (body_bytes_received_ > body_bytes_max_) {
+    co_return base::fail(Code::too_large, "the body has more than " + std::to_string(body_bytes_max_) + " bytes", base::Source::client);
   }
   co_return std::string_view{};
 }
@@ -94,6 +107,7 @@ Async<Result<void>> Exchange::reply(unsigned status, std::string_view content_ty
   const http::ResponseOptions options{Framing::length, body.size(), keep_alive_, request().minor_version, date_.now(loop())};
   http::append_own_response(out, status, content_type, extra, options);
   if (request().method == http::Method::head) body = {};
+  body_bytes_sent_ += body.size();
   if (body.size() <= kCopyBytesMax) out.append(std::exchange(body, {}));
   const std::array<std::string_view, 2> pieces = {out, body};
   auto write = stream_.write(pieces, loop().now() + limits_.body_timeout);
@@ -111,7 +125,7 @@ Async<Result<void>> Exchange::forward_interim(const http::ResponseHead& head) {
   co_return co_await write;
 }
 
-void Exchange::begin_forward(const http::ResponseHead& head) {
+void Exchange::begin_forward(const http::ResponseHead& head, const ResponseChanges& changes) {
   if (!body_.done()) keep_alive_ = false;
   begun_ = true;
   status_ = head.status;
@@ -124,7 +138,19 @@ void Exchange::begin_forward(const http::ResponseHead& head) {
   }
   chunked_ = framing == Framing::chunked;
   workspace_.out.clear();
-  http::append_response(workspace_.out, head, {framing, head.content_length, keep_alive_, minor, date_.now(loop())});
+  http::append_response(workspace_.out, head, {framing, head.content_length, keep_alive_, minor, date_.now(loop()), false, changes.edits, changes.extra});
+}
+
+Async<Result<void>> Exchange::begin_tunnel(const http::ResponseHead& head, const ResponseChanges& changes) {
+  begun_ = true;
+  keep_alive_ = false;
+  status_ = head.status;
+  std::string& out = workspace_.out;
+  out.clear();
+  http::append_response(out, head, {Framing::none, 0, true, 1, {}, true, changes.edits, changes.extra});
+  const std::string_view piece = out;
+  auto write = stream_.write(std::span(&piece, 1), loop().now() + limits_.body_timeout);
+  co_return co_await write;
 }
 
 Async<Result<void>> Exchange::write(std::string_view piece, bool last) {
@@ -132,6 +158,7 @@ Async<Result<void>> Exchange::write(std::string_view piece, bool last) {
   static constexpr std::string_view kLast = "0\r\n\r\n";
   static constexpr std::string_view kAfterChunkAndLast = "\r\n0\r\n\r\n";
   std::string& out = workspace_.out;
+  body_bytes_sent_ += piece.size();
   std::string_view after;
   if (chunked_ && piece.empty()) {
     if (last) after = kLast;

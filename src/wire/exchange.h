@@ -5,9 +5,12 @@
 // connection: what comes after the response would be taken for the next request (SECURITY A19).
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "base/network.h"
 #include "http/body.h"
 #include "http/head_parser.h"
 #include "http/serialize.h"
@@ -24,11 +27,24 @@ using base::Time;
 using io::Async;
 
 struct ServerLimits {
-  http::HeadLimits head;
   Duration head_timeout = std::chrono::seconds(10);
   Duration body_timeout = std::chrono::seconds(30);
   Duration idle_timeout = std::chrono::seconds(60);
   unsigned connections_max = 16000;
+  unsigned connections_per_address_max = 0;  // 0: no limit
+  // Bytes a second that a body must bring on the whole, after kBodyGrace; 0: no limit. A client that sends one byte before
+  // each timeout would else hold its connection, and a replica's, for ever.
+  unsigned body_rate_min = 0;
+  static constexpr Duration kBodyGrace = std::chrono::seconds(10);
+  // Connections begin with a PROXY header; those whose sender is not in `trusted` are closed.
+  bool proxy_protocol = false;
+  std::vector<base::Network> trusted;
+};
+
+// What of a forwarded response is not the replica's.
+struct ResponseChanges {
+  const http::FieldEdits* edits = nullptr;
+  std::string_view extra;  // zero or more whole lines
 };
 
 // The Date field's value, made once a second.
@@ -52,12 +68,15 @@ struct Workspace {
 
 class Exchange {
  public:
-  Exchange(io::Stream& stream, std::string_view peer_text, Workspace& workspace, const ServerLimits& limits, DateClock& date);
+  Exchange(io::Stream& stream, const Endpoint& peer, std::string_view peer_text, Workspace& workspace, const ServerLimits& limits, DateClock& date);
 
   const http::RequestHead& request() const { return workspace_.parser.head(); }
   std::string_view path() const { return path_; }  // normalised: match on this, and forward this
-  const Endpoint& peer() const { return stream_.peer(); }
+  const Endpoint& peer() const { return peer_; }             // who sent it: of the connection, or of its PROXY header
   std::string_view peer_text() const { return peer_text_; }  // the address alone
+  // Whom it comes from in the end: the peer, or whom a trusted peer named (set by whoever decides on trust).
+  const Endpoint& client() const { return client_ ? *client_ : peer_; }
+  void set_client(const Endpoint& client) { client_ = client; }
   io::Loop& loop() const { return stream_.watch().loop(); }
   io::Watch& client_watch() const { return stream_.watch(); }  // for a HangupGuard
 
@@ -70,6 +89,8 @@ class Exchange {
   // Awaits the next piece; empty at the end. The piece is valid until the next call. Errors: timeout; invalid, with the
   // reason; reset. Does not give what buffered_body() gave.
   Async<Result<std::string_view>> read_body();
+  // From now on a body of more than `bytes_max` is too_large.
+  void limit_body(std::uint64_t bytes_max) { body_bytes_max_ = bytes_max; }
   // Awaits the whole body. Error too_large when it has more than `bytes_max`.
   Async<Result<std::string>> read_whole_body(std::size_t bytes_max);
 
@@ -78,8 +99,20 @@ class Exchange {
   Async<Result<void>> reply(unsigned status, std::string_view content_type, std::string_view body, std::string_view extra = {});
   // A replica's: its head (kept back until the first write), then pieces, then the end. An interim (1xx) head goes at once.
   Async<Result<void>> forward_interim(const http::ResponseHead& head);
-  void begin_forward(const http::ResponseHead& head);
+  void begin_forward(const http::ResponseHead& head, const ResponseChanges& changes = {});
   Async<Result<void>> write(std::string_view piece, bool last);
+
+  // --- a tunnel, instead of a body ---
+  // Sends the 101; from then on both sides' bytes are whoever asked for it to carry, by stream().
+  Async<Result<void>> begin_tunnel(const http::ResponseHead& head, const ResponseChanges& changes);
+  io::Stream& stream() { return stream_; }
+  std::string_view arrived_early() const { return workspace_.in.view(); }  // what came behind the request's head
+  // The tunnel has ended, both ways; so does the connection.
+  void end_tunnel() { finished_ = true; }
+
+  std::uint64_t body_bytes_received() const { return body_bytes_received_; }
+  std::uint64_t body_bytes_sent() const { return body_bytes_sent_; }
+  void count_tunnel(std::uint64_t received, std::uint64_t sent) { body_bytes_received_ += received, body_bytes_sent_ += sent; }
 
   bool begun() const { return begun_; }  // a response has been begun: no other one can be given
   bool finished() const { return finished_; }
@@ -93,7 +126,9 @@ class Exchange {
   void decode_arrived();
 
   io::Stream& stream_;
+  const Endpoint& peer_;
   std::string_view peer_text_;
+  std::optional<Endpoint> client_;
   Workspace& workspace_;
   const ServerLimits& limits_;
   DateClock& date_;
@@ -107,6 +142,10 @@ class Exchange {
   bool finished_ = false;
   bool chunked_ = false;
   unsigned status_ = 0;
+  std::uint64_t body_bytes_max_ = UINT64_MAX;
+  std::uint64_t body_bytes_received_ = 0;
+  std::uint64_t body_bytes_sent_ = 0;
+  Time body_began_ = base::kNever;
 };
 
 }  // namespace ringmaster::wire

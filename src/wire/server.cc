@@ -1,6 +1,9 @@
 #include "wire/server.h"
 
+#include <algorithm>
+
 #include "base/log.h"
+#include "http/proxy_protocol.h"
 
 namespace ringmaster::wire {
 
@@ -18,7 +21,7 @@ Async<void> reply_error(Exchange& exchange, const Handler& handler, unsigned sta
 class ServerConnection final : public io::Wait, public base::Link<Server::Tag> {
  public:
   ServerConnection(Server& server, io::Stream stream)
-      : Wait(server.loop_), server_(server), stream_(std::move(stream)), peer_text_(base::address_text(stream_.peer())) {}
+      : Wait(server.loop_), server_(server), stream_(std::move(stream)), peer_(stream_.peer()), peer_text_(base::address_text(peer_)) {}
 
   void park() {
     server_.parked_.push_back(*this);
@@ -27,6 +30,8 @@ class ServerConnection final : public io::Wait, public base::Link<Server::Tag> {
     // Bytes that came while it was being parked make no second event.
     if (stream_.watch().readable()) wake(Code::ok);
   }
+
+  const Endpoint& connected_from() const { return stream_.peer(); }
 
   void done() override {
     static_cast<base::Link<Server::Tag>*>(this)->unlink();
@@ -54,12 +59,16 @@ class ServerConnection final : public io::Wait, public base::Link<Server::Tag> {
 
   // True when the connection is idle and to be kept.
   Async<bool> serve_exchanges(Workspace& workspace) {
+    if (server_.limits_.proxy_protocol && !served_) {
+      const bool named = co_await read_proxy_header(workspace);
+      if (!named) co_return false;
+    }
     while (true) {
       workspace.parser.restart();
       const bool got = co_await read_head(workspace);
       if (!got) co_return false;
       served_ = true;
-      Exchange exchange(stream_, peer_text_, workspace, server_.limits_, server_.date_);
+      Exchange exchange(stream_, peer_, peer_text_, workspace, server_.limits_, server_.date_);
       std::string_view complaint;
       if (!exchange.begin(complaint)) {
         co_await refuse(workspace, 400, complaint);
@@ -78,6 +87,30 @@ class ServerConnection final : public io::Wait, public base::Link<Server::Tag> {
       workspace.in.compact();
       if (workspace.in.empty() && !stream_.watch().readable()) co_return true;
     }
+  }
+
+  // False: there is none, or from somebody who is not trusted; nothing is answered, as nobody knows to whom.
+  Async<bool> read_proxy_header(Workspace& workspace) {
+    const bool trusted = std::ranges::any_of(server_.limits_.trusted, [&](const base::Network& network) { return network.contains(peer_); });
+    const Time deadline = loop().now() + server_.limits_.head_timeout;
+    Buffer& in = workspace.in;
+    while (trusted) {
+      const http::ProxyHeader header = http::parse_proxy_header(in.view());
+      if (header.state == http::ProxyHeader::State::bad) break;
+      if (header.state == http::ProxyHeader::State::done) {
+        in.skip(header.bytes);
+        in.compact();
+        if (header.client) peer_ = *header.client;
+        peer_text_ = base::address_text(peer_);
+        co_return true;
+      }
+      auto read = stream_.read(in.space(), deadline);
+      const auto got = co_await read;
+      if (!got || *got == 0) co_return false;
+      in.add(*got);
+    }
+    base::log::warning("{}: closed: {}", peer_text_, trusted ? "no PROXY header" : "it is not trusted to send PROXY headers");
+    co_return false;
   }
 
   // Reads until a whole head has been parsed. False: the client ended, or has been answered with what was wrong.
@@ -134,6 +167,7 @@ class ServerConnection final : public io::Wait, public base::Link<Server::Tag> {
 
   Server& server_;
   io::Stream stream_;
+  Endpoint peer_;
   std::string peer_text_;
   bool served_ = false;
 };
@@ -147,8 +181,26 @@ void Server::listen(io::Handle listening) {
   scope_.spawn(listeners_.back()->serve([this](io::Stream stream) { accept(std::move(stream)); }));
 }
 
+bool Server::has_too_many(const Endpoint& peer) {
+  if (limits_.connections_per_address_max == 0 || peer.family == Endpoint::Family::unix_path) return false;
+  unsigned& count = per_address_[peer.address];
+  if (count >= limits_.connections_per_address_max) return true;
+  ++count;
+  return false;
+}
+
 void Server::accept(io::Stream stream) {
   if (draining_) return;
+  if (has_too_many(stream.peer())) {
+    // Before it has said anything: so there is nothing unread that would turn the close into a reset.
+    static constexpr std::string_view kRefusal =
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nRetry-After: 1\r\nContent-Length: 44\r\nConnection: close\r\n\r\n"
+        "too many connections from this address, wait";
+    const iovec piece{const_cast<char*>(kRefusal.data()), kRefusal.size()};  // NOLINT: iovec is shared with readv
+    loop_.system().write(stream.watch().fd(), std::span(&piece, 1));
+    return;
+  }
+  ++accepted_;
   auto* connection = new ServerConnection(*this, std::move(stream));  // NOLINT: remove() deletes it
   if (++count_ >= limits_.connections_max && !full_) {
     full_ = true;
@@ -159,6 +211,10 @@ void Server::accept(io::Stream stream) {
 }
 
 void Server::remove(ServerConnection& connection) {
+  if (limits_.connections_per_address_max != 0) {
+    const auto found = per_address_.find(connection.connected_from().address);
+    if (found != per_address_.end() && --found->second == 0) per_address_.erase(found);
+  }
   delete &connection;  // NOLINT: made by accept()
   --count_;
   if (full_ && !draining_ && count_ < limits_.connections_max) {

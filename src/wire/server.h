@@ -6,6 +6,8 @@
 // Everything on the loop's thread.
 #pragma once
 
+#include <map>
+
 #include "io/listener.h"
 #include "wire/exchange.h"
 
@@ -45,10 +47,12 @@ class Server {
   Async<void> stop(Time deadline);
 
   std::size_t connections() const { return count_; }
+  std::uint64_t accepted() const { return accepted_; }
 
  private:
   friend class ServerConnection;
   void remove(ServerConnection& connection);
+  bool has_too_many(const Endpoint& peer);
 
   io::Loop& loop_;
   Handler& handler_;
@@ -59,6 +63,8 @@ class Server {
   base::IntrusiveList<ServerConnection, Tag> parked_;
   ObjectPool<Workspace> workspaces_;
   std::size_t count_ = 0;
+  std::uint64_t accepted_ = 0;
+  std::map<std::array<std::uint8_t, 16>, unsigned> per_address_;  // if they are limited
   bool draining_ = false;
   bool full_ = false;
   io::Signal emptied_;

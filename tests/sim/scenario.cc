@@ -66,6 +66,7 @@ classic = true
 command = ["server", "{socket}", "{slot}"]
 replicas = 3
 key = "header:X-Key"
+bounded_load = 0   # a key is judged by its own slot
 [pool.web.health]
 path = "/heartbeat"
 )";
@@ -358,7 +359,7 @@ class Scenario {
     for (unsigned slot = 1; slot <= 3; ++slot) {
       pool.replicas.push_back(std::make_shared<balance::Replica>());
       pool.replicas.back()->slot = slot;
-      pool.replicas.back()->phase = balance::Phase::ready;
+      pool.replicas.back()->set_phase(balance::Phase::ready);
     }
     balance::PickState state(1);
     return balance::pick(pool, balance::hash_of(key), {}, state)->slot;

@@ -1,0 +1,138 @@
+#include "proxy/access_log.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include "base/log.h"
+
+namespace ringmaster::proxy {
+
+AccessLogFile::AccessLogFile(io::System& system, const config::AccessLog& settings) : system_(system) {
+  if (settings.path == "-") {
+    fd_ = 2;
+    return;
+  }
+  auto opened = system.open_append(settings.path);
+  if (opened) {
+    file_ = std::move(*opened);
+    fd_ = file_.fd();
+  } else {
+    base::log::error("no access log: {}", base::describe(opened.error()));
+  }
+}
+
+AccessLogFile::~AccessLogFile() {
+  std::unique_lock lock(mutex_);
+  idle_.wait(lock, [this] { return !writing_; });
+}
+
+void AccessLogFile::submit(io::System& system, std::string lines) {
+  const std::lock_guard lock(mutex_);
+  if (fd_ < 0 || waiting_bytes_ + lines.size() > kWaitingBytesMax) {
+    dropped_.fetch_add(lines.size(), std::memory_order_relaxed);
+    return;
+  }
+  waiting_bytes_ += lines.size();
+  waiting_.push_back(std::move(lines));
+  if (std::exchange(writing_, true)) return;
+  system.run_in_background([this] { write_all(); });
+}
+
+// On a thread of its own.
+void AccessLogFile::write_all() {
+  std::unique_lock lock(mutex_);
+  while (!waiting_.empty()) {
+    std::vector<std::string> batch;
+    batch.swap(waiting_);
+    waiting_bytes_ = 0;
+    lock.unlock();
+    for (const std::string& lines : batch) {
+      if (!system_.append(fd_, lines)) dropped_.fetch_add(lines.size(), std::memory_order_relaxed);
+    }
+    lock.lock();
+  }
+  writing_ = false;
+  idle_.notify_all();
+}
+
+AccessLog::AccessLog(io::Loop& loop, const config::AccessLog& settings, AccessLogFile* file) : loop_(loop), settings_(settings), file_(file), scope_(loop) {
+  if (file_ != nullptr) scope_.spawn(flush_now_and_then());
+}
+
+io::Async<void> AccessLog::stop() {
+  scope_.cancel();
+  co_await scope_.join();
+}
+
+io::Async<void> AccessLog::flush_now_and_then() {
+  while (true) {
+    const base::Code slept = co_await loop_.sleep(std::chrono::seconds(1));
+    flush();
+    if (slept == base::Code::cancelled) co_return;
+  }
+}
+
+void AccessLog::flush() {
+  if (file_ == nullptr || buffer_.empty()) return;
+  file_->submit(loop_.system(), std::exchange(buffer_, {}));
+}
+
+bool AccessLog::wants(unsigned status) {
+  if (file_ == nullptr) return false;
+  return settings_.sample >= 1 || status >= 500 || loop_.random().unit() < settings_.sample;
+}
+
+void AccessLog::add(const wire::Exchange& exchange, const AccessRecord& record) {
+  if (settings_.format == config::AccessLog::Format::common) {
+    add_common(exchange, record);
+  } else {
+    add_json(exchange, record);
+  }
+  if (buffer_.size() >= kBufferBytes) flush();
+}
+
+// Into a quoted text, of the common format or of JSON: a client must not be able to forge a line (SECURITY E4).
+static void append_escaped(std::string& out, std::string_view text, std::string_view escape) {
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte >= 0x7f) {
+      fmt::format_to(std::back_inserter(out), fmt::runtime(escape), byte);
+    } else {
+      if (c == '"' || c == '\\') out.push_back('\\');
+      out.push_back(c);
+    }
+  }
+}
+
+// host - - [20/Nov/2026:14:00:00 +0000] "GET /home HTTP/1.1" 200 14
+void AccessLog::add_common(const wire::Exchange& exchange, const AccessRecord&) {
+  const http::RequestHead& head = exchange.request();
+  const std::time_t now = std::chrono::system_clock::to_time_t(loop_.system().wall_now());
+  fmt::format_to(std::back_inserter(buffer_), "{} - - [{:%d/%b/%Y:%H:%M:%S} +0000] \"{} ", base::address_text(exchange.client()), fmt::gmtime(now), head.method_text);
+  append_escaped(buffer_, head.path, "\\x{:02x}");
+  append_escaped(buffer_, head.query, "\\x{:02x}");
+  fmt::format_to(std::back_inserter(buffer_), " HTTP/1.{}\" {} {}\n", head.minor_version, exchange.status(), exchange.body_bytes_sent());
+}
+
+void AccessLog::add_json(const wire::Exchange& exchange, const AccessRecord& record) {
+  const http::RequestHead& head = exchange.request();
+  const auto text = [&](std::string_view name, std::string_view value) {
+    buffer_.append(",\"").append(name).append("\":\"");
+    append_escaped(buffer_, value, "\\u{:04x}");
+    buffer_.append("\"");
+  };
+  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(loop_.system().wall_now().time_since_epoch()).count();
+  fmt::format_to(std::back_inserter(buffer_), "{{\"time\":{}.{:03}", ms / 1000, ms % 1000);
+  text("client", base::address_text(exchange.client()));
+  text("method", head.method_text);
+  text("host", head.authority);
+  text("path", head.path);
+  text("query", head.query);
+  text("route", record.route);
+  text("replica", record.replica);
+  text("request_id", record.request_id);
+  fmt::format_to(std::back_inserter(buffer_), ",\"status\":{},\"ms\":{:.3f},\"tries\":{},\"received\":{},\"sent\":{}}}\n", exchange.status(), base::to_ms(record.took),
+                 record.tries, exchange.body_bytes_received(), exchange.body_bytes_sent());
+}
+
+}  // namespace ringmaster::proxy

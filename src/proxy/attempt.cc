@@ -1,0 +1,265 @@
+#include "proxy/attempt.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <utility>
+
+#include "http/proxy_protocol.h"
+
+namespace ringmaster::proxy {
+
+using balance::Phase;
+using base::Code;
+using base::Result;
+using base::Source;
+using http::Framing;
+using io::Async;
+
+bool wants_websocket(const http::RequestHead& head) {
+  const http::Field* upgrade = head.fields.find(http::FieldId::upgrade);
+  if (upgrade == nullptr || head.method != http::Method::get || head.minor_version == 0 || !http::equals_ignoring_case(upgrade->value, "websocket")) return false;
+  bool nominated = false;
+  for (const http::Field& field : head.fields) {
+    if (field.id != http::FieldId::connection) continue;
+    http::for_each_element(field.value, [&](std::string_view option) { nominated |= http::equals_ignoring_case(option, "upgrade"); });
+  }
+  return nominated;
+}
+
+Attempt::Attempt(Balancer& balancer, PoolState& pool, wire::Exchange& exchange, const Forwarding& forwarding, Upstream& upstream, balance::Ticket ticket,
+                 base::Time deadline)
+    : balancer_(balancer),
+      pool_(pool),
+      exchange_(exchange),
+      forwarding_(forwarding),
+      upstream_(upstream),
+      ticket_(std::move(ticket)),
+      deadline_(deadline),
+      workspace_(balancer.workspaces_.take()),
+      uploading_(balancer.loop_),
+      began_(balancer.loop_.now()) {}
+
+Attempt::~Attempt() { balancer_.workspaces_.put(std::move(workspace_)); }
+
+bool Attempt::began_tunnel() const { return answered_ && workspace_->reader.head().status == 101; }
+
+base::Time Attempt::response_deadline() const {
+  const base::Duration one = pool_.settings.retry.try_timeout;
+  return std::min(deadline_, in(one == base::Duration::zero() ? balancer_.config_.timeouts.response : one));
+}
+
+Async<std::optional<Failure>> Attempt::connect() {
+  auto made = co_await upstream_.connections().connect(std::min(deadline_, in(balancer_.config_.timeouts.connect)));
+  if (!made) {
+    const Code code = made.error().code;
+    // A full backlog is a busy replica, and a lack of ports is our own: neither says that it is broken.
+    if ((code == Code::refused || code == Code::timeout) && upstream_.replica().change_phase(Phase::ready, Phase::suspect)) {
+      balancer_.reports_.suspect(upstream_.share());
+    }
+    co_return Failure{{code, Source::replica, {}}, Progress::nothing_sent};
+  }
+  ++upstream_.metrics.connections_opened;
+  connection_ = std::move(*made);
+  co_return std::nullopt;
+}
+
+Async<std::optional<Failure>> Attempt::begin(bool alone) {
+  connection_ = upstream_.connections().take();
+  reused_ = connection_ != nullptr;
+  std::optional<Failure> failure;
+  if (!reused_) failure = co_await connect();
+  if (failure) co_return failure;
+  failure = co_await exchange_once(alone);
+  // A kept connection that its server ended just now says nothing of the server: RFC 9112 section 9.3.1 has it tried on a
+  // new one.
+  const bool stale = failure && reused_ && failure->progress != Progress::answering && (failure->error.code == Code::closed || failure->error.code == Code::reset);
+  const bool again = stale && !streamed_ && !upload_.client_error && (failure->progress == Progress::nothing_sent || http::is_idempotent(exchange_.request().method));
+  if (!again || !pool_.budget.spend(balancer_.loop_.now())) co_return failure;
+  active_.reset();
+  failure = co_await connect();
+  // What had been sent may have been done: that the new connection failed does not change that.
+  if (failure && http::is_idempotent(exchange_.request().method)) co_return failure;
+  if (failure) co_return Failure{failure->error, Progress::sent};
+  failure = co_await exchange_once(alone);
+  co_return failure;
+}
+
+Async<std::optional<Failure>> Attempt::exchange_once(bool alone) {
+  active_.emplace(upstream_, connection_->stream().watch());
+  const bool whole = exchange_.body_complete();
+  bool any_byte_sent = false;
+  if (!whole) {
+    const auto invited = co_await exchange_.invite_body();
+    if (!invited) co_return Failure{{invited.error().code, Source::client, {}}, Progress::nothing_sent};
+  }
+  const auto sent = co_await send_request(any_byte_sent);
+  if (!sent) co_return Failure{{sent.error().code, Source::replica, {}}, any_byte_sent ? Progress::sent : Progress::nothing_sent};
+  if (!whole) {
+    streamed_ = true;  // from here on the body's pieces pass through and are gone
+    uploading_.spawn(upload());
+  }
+  // upload() sets the deadline once the request has ended.
+  auto failure = co_await receive(whole ? response_deadline() : deadline_, alone);
+  co_return failure;
+}
+
+// Of `forwarding.replaced` and the deadline's header, what this request replaces.
+std::span<const std::string_view> Attempt::replaced_fields(std::span<std::string_view> room) {
+  std::size_t count = 0;
+  for (const std::string_view name : forwarding_.replaced) room[count++] = name;
+  if (!pool_.settings.retry.deadline_header.empty()) room[count++] = pool_.settings.retry.deadline_header;
+  return room.first(count);
+}
+
+// What goes before the head: on a connection of the PROXY protocol, who the client is.
+void Attempt::append_preface() {
+  using config::ProxyProtocol;
+  std::string& out = workspace_->out;
+  out.clear();
+  if (pool_.settings.proxy_protocol == ProxyProtocol::none) return;
+  const io::Watch& client = exchange_.client_watch();
+  const base::Endpoint server = client.system().local_endpoint(client.fd());
+  if (pool_.settings.proxy_protocol == ProxyProtocol::v1) {
+    http::append_proxy_v1(out, exchange_.client(), server);
+  } else {
+    http::append_proxy_v2(out, exchange_.client(), server);
+  }
+}
+
+// The head, and of the body what is here, in one call.
+Async<Result<void>> Attempt::send_request(bool& any_byte_sent) {
+  const http::RequestHead& head = exchange_.request();
+  const std::string_view body = exchange_.buffered_body();
+  std::string& extra = workspace_->extra;
+  extra = forwarding_.extra;
+  const std::string& deadline_header = pool_.settings.retry.deadline_header;
+  if (!deadline_header.empty()) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline_ - balancer_.loop_.now()).count();
+    extra.append(deadline_header).append(": ").append(std::to_string(std::max<std::int64_t>(left, 0))).append("\r\n");
+  }
+  std::array<std::string_view, 8> replaced;
+  http::RequestOptions options{forwarding_.path, forwarding_.forwarded, head.framing, head.content_length};
+  // A chunked body that is whole already has a length: simpler for the replica, and one packet.
+  if (options.framing == Framing::chunked && exchange_.body_complete()) {
+    options.framing = Framing::length;
+    options.content_length = body.size();
+  }
+  options.websocket = wants_websocket(head);
+  options.edits = forwarding_.request_fields;
+  options.extra = extra;
+  options.replaced = replaced_fields(replaced);
+  append_preface();
+  std::string& out = workspace_->out;
+  http::append_request(out, head, options);
+  std::string_view after;
+  if (options.framing == Framing::chunked && !body.empty()) {
+    std::array<char, 16> size;
+    const auto [end, error] = std::to_chars(size.data(), size.data() + size.size(), body.size(), 16);
+    out.append(size.data(), end).append("\r\n");
+    after = "\r\n";
+  }
+  const std::array<std::string_view, 3> pieces = {out, body, after};
+  auto write = connection_->stream().write(pieces, std::min(deadline_, in(balancer_.config_.timeouts.body)));
+  const auto sent = co_await write;
+  any_byte_sent = write.written() > 0;
+  upstream_.metrics.answers.bytes_sent += body.size();
+  co_return sent;
+}
+
+Async<void> Attempt::upload() {
+  const bool chunked = exchange_.request().framing == Framing::chunked;
+  io::Stream& stream = connection_->stream();
+  while (!upload_.done) {
+    const auto piece = co_await exchange_.read_body();
+    if (!piece) {
+      if (piece.error().code != Code::cancelled) upload_.client_error = piece.error();
+      stream.watch().abort(Code::cancelled);  // half a request must not look like a whole one
+      co_return;
+    }
+    std::array<char, 20> size;
+    char* end = size.data();
+    if (chunked) {
+      end = std::to_chars(size.data(), size.data() + 16, piece->size(), 16).ptr;
+      *end++ = '\r';
+      *end++ = '\n';
+    }
+    const std::array<std::string_view, 3> pieces = {std::string_view(size.data(), end), *piece, std::string_view(chunked ? "\r\n" : "")};
+    auto write = stream.write(pieces, in(balancer_.config_.timeouts.body));
+    const auto sent = co_await write;
+    if (!sent) break;  // it may have answered early: receive() finds out, and in time
+    upstream_.metrics.answers.bytes_sent += piece->size();
+    upload_.done = piece->empty();
+  }
+  const Code slept = co_await balancer_.loop_.sleep(response_deadline() - balancer_.loop_.now());
+  if (slept != Code::cancelled && !active_->answering) stream.watch().abort(Code::timeout);
+}
+
+// Up to the final head.
+Async<std::optional<Failure>> Attempt::receive(base::Time deadline, bool alone) {
+  static constexpr unsigned kInterimMax = 16;
+  wire::ResponseReader& reader = workspace_->reader;
+  reader.begin(connection_->stream(), exchange_.request().method);
+  for (unsigned interim = 0; interim <= kInterimMax; ++interim) {
+    const auto got = co_await reader.read_head(deadline);
+    if (!got) {
+      base::Error error = got.error();
+      if (error.detail.empty() && error.code == Code::closed) error.detail = "it closed the connection without an answer";
+      co_return Failure{std::move(error), reader.any_bytes() ? Progress::answering : Progress::sent};
+    }
+    const unsigned status = reader.head().status;
+    if (status == 101 && !wants_websocket(exchange_.request())) co_return Failure{{Code::invalid, Source::replica, "it switched protocols unasked"}, Progress::answering};
+    if (status >= 200 || status == 101) {
+      active_->answering = true;
+      answered_ = true;
+      response_time_ = balancer_.loop_.now() - began_;
+      co_return std::nullopt;
+    }
+    // 100 was ours to ask for, and an HTTP/1.0 client knows no interim responses (RFC 9110 section 15.2).
+    if (status == 100 || exchange_.request().minor_version == 0 || !alone) continue;
+    const auto forwarded = co_await exchange_.forward_interim(reader.head());
+    if (!forwarded) co_return Failure{{forwarded.error().code, Source::client, {}}, Progress::answering};
+  }
+  co_return Failure{{Code::invalid, Source::replica, "it sent too many interim responses"}, Progress::answering};
+}
+
+// What the balancer learns from it: only what the replica did; that a client left says nothing.
+void Attempt::count(const std::optional<Failure>& failure) {
+  const bool broke = failure && failure->error.source == Source::replica && failure->error.code != Code::cancelled;
+  if (broke) {
+    ticket_.failed();
+    ++upstream_.metrics.failures;
+  }
+  const unsigned status = answered_ ? workspace_->reader.head().status : 0;
+  if (!broke && status == 0) return;
+  balance::Replica& replica = upstream_.replica();
+  const bool error = broke || status >= 500;
+  const base::Duration took = broke ? balancer_.loop_.now() - began_ : response_time_;
+  if (answered_) {
+    upstream_.metrics.answers.record(status, response_time_);
+    if (pool_.settings.retry.hedge_percentile != 0) pool_.response_times.record(response_time_);
+  }
+  // The averages are shared by all workers: written only where somebody reads them.
+  const bool timed = pool_.settings.policy == balance::Policy::peak_ewma || pool_.settings.max_in_flight != 0;
+  if (error || timed) replica.averages.record(balancer_.loop_.now(), took, error);
+  if (!error) {
+    if (replica.errors_in_a_row.load(std::memory_order_relaxed) != 0) replica.errors_in_a_row.store(0, std::memory_order_relaxed);
+    return;
+  }
+  const std::uint32_t errors = replica.errors_in_a_row.fetch_add(1, std::memory_order_relaxed) + 1;
+  const bool out = pool_.settings.health.only_idle ? broke : pool_.settings.ejection.errors != 0 && errors == pool_.settings.ejection.errors;
+  if (out && replica.ready()) balancer_.reports_.failing(upstream_.share());
+}
+
+Async<void> Attempt::end(const std::optional<Failure>& failure) {
+  uploading_.cancel();
+  co_await uploading_.join();
+  count(failure);
+  const bool clean = !failure && answered_ && !began_tunnel() && workspace_->reader.reusable() && (!streamed_ || upload_.done);
+  active_.reset();
+  if (clean && !upstream_.retired && pool_.settings.proxy_protocol == config::ProxyProtocol::none) upstream_.connections().put(std::move(connection_));
+  connection_.reset();
+  ticket_.release();
+}
+
+}  // namespace ringmaster::proxy

@@ -1,0 +1,83 @@
+// One try of a request on one replica: a ticket, a connection, the request's head and body, and the response as far as its
+// head. begin() ends there, so that two attempts can race; the response's body is the winner's, and Relay's.
+#pragma once
+
+#include <optional>
+
+#include "balance/admission.h"
+#include "proxy/balancer.h"
+
+namespace ringmaster::proxy {
+
+enum class Progress : std::uint8_t { nothing_sent, sent, answering };  // answering: a byte of the response has come
+
+struct Failure {
+  base::Error error;
+  Progress progress;
+};
+
+class Attempt {
+ public:
+  // `deadline`: of the whole request.
+  Attempt(Balancer& balancer, PoolState& pool, wire::Exchange& exchange, const Forwarding& forwarding, Upstream& upstream, balance::Ticket ticket,
+          base::Time deadline);
+  Attempt(const Attempt&) = delete;
+  Attempt& operator=(const Attempt&) = delete;
+  ~Attempt();
+
+  // Nothing: reader() has the response's final head. `alone`: no other attempt runs beside it, so that a body may be
+  // streamed and interim responses be passed on.
+  io::Async<std::optional<Failure>> begin(bool alone);
+  wire::ResponseReader& reader() { return workspace_->reader; }
+  io::Stream& stream() { return connection_->stream(); }
+  Upstream& upstream() { return upstream_; }
+  bool streamed() const { return streamed_; }                                   // part of the body was read for good: it cannot be sent again
+  const std::optional<base::Error>& client_error() const { return upload_.client_error; }  // why its body broke off
+  bool began_tunnel() const;
+
+  // Ends it: takes back the connection if it is clean, counts, and gives the ticket back. `failure`: how it ended; nothing:
+  // well. An attempt that lost a race is ended with Code::cancelled.
+  io::Async<void> end(const std::optional<Failure>& failure);
+
+ private:
+  io::Async<std::optional<Failure>> connect();
+  io::Async<std::optional<Failure>> exchange_once(bool alone);
+  io::Async<std::optional<Failure>> receive(base::Time deadline, bool alone);
+  io::Async<base::Result<void>> send_request(bool& any_byte_sent);
+  void append_preface();
+  std::span<const std::string_view> replaced_fields(std::span<std::string_view> room);
+  void count(const std::optional<Failure>& failure);
+  base::Time response_deadline() const;
+
+  // The rest of a body that had not arrived with the head.
+  struct Upload {
+    bool done = false;
+    std::optional<base::Error> client_error;
+  };
+  io::Async<void> upload();
+
+  base::Time in(base::Duration d) const { return balancer_.loop_.now() + d; }
+
+  Balancer& balancer_;
+  PoolState& pool_;
+  wire::Exchange& exchange_;
+  const Forwarding& forwarding_;
+  Upstream& upstream_;
+  balance::Ticket ticket_;
+  base::Time deadline_;
+  std::unique_ptr<AttemptWorkspace> workspace_;
+  std::unique_ptr<wire::ClientConnection> connection_;
+  std::optional<Upstream::Active> active_;
+  io::Scope uploading_;
+  Upload upload_;
+  base::Time began_;
+  bool streamed_ = false;
+  bool reused_ = false;     // the connection had carried a request before
+  bool answered_ = false;   // the final head has come
+  base::Duration response_time_{};
+};
+
+// The connection wants to become a WebSocket: the one upgrade that is passed on (SECURITY A20).
+bool wants_websocket(const http::RequestHead& head);
+
+}  // namespace ringmaster::proxy

@@ -1,0 +1,52 @@
+// What happens to a request before it is balanced, and after it has ended: who sent it, which route takes it, its limits,
+// answers that need no replica; then metrics and the access log. One for each listener and worker.
+#pragma once
+
+#include "proxy/balancer.h"
+
+namespace ringmaster::proxy {
+
+class Frontend final : public wire::Handler {
+ public:
+  // `listener`: its index. `pages` and `on_not_found` are whoever wraps this one's; by default its own errors, and a
+  // replica's 404 as it is.
+  Frontend(const config::Config& config, std::size_t listener, Shared& shared, Balancer& balancer, const wire::Handler* pages = nullptr,
+           NotFound on_not_found = {});
+
+  io::Async<void> handle(wire::Exchange& exchange) override;
+  Balancer& balancer() { return balancer_; }
+
+ private:
+  // What of a request is made up here, and referred to until it has ended; taken from a pool.
+  struct Scratch {
+    std::string path;
+    std::string extra;
+    std::string request_id;
+  };
+  struct Outcome {
+    Forwarded forwarded;
+    bool limited = false;
+  };
+
+  bool trusts(const base::Endpoint& peer) const;
+  void identify_client(wire::Exchange& exchange) const;
+  io::Async<Outcome> serve(wire::Exchange& exchange, const config::Route* route, std::size_t index, Scratch& scratch);
+  io::Async<bool> within_limits(wire::Exchange& exchange, const config::Route* route, std::size_t index, bool& limited);
+  io::Async<void> answer(wire::Exchange& exchange, const config::Route& route, Scratch& scratch);
+  void append_trace(const wire::Exchange& exchange, Scratch& scratch, Forwarding& forwarding);
+  void finish(wire::Exchange& exchange, std::size_t route, const Outcome& outcome, const Scratch& scratch, base::Duration took);
+
+  const config::Config& config_;
+  const config::Listener& listener_;
+  Shared& shared_;
+  Balancer& balancer_;
+  const RouteTable& routes_;
+  const wire::Handler& pages_;
+  NotFound on_not_found_;
+  std::size_t default_pool_;
+  std::vector<std::size_t> pool_of_route_;
+  std::array<std::string_view, 1> request_id_name_;
+  wire::ObjectPool<Scratch> scratches_;
+};
+
+}  // namespace ringmaster::proxy
