@@ -44,6 +44,7 @@ struct PoolStatus {
   std::atomic<std::uint32_t> doubtful = 0;
   std::atomic<std::uint64_t> doubtful_weight = 0;
   std::atomic<std::uint32_t> ejected = 0;
+  std::atomic<base::Time> serving_since = base::Time{};  // when the first of the present ones became ready
   // Kept only for pools with a capacity or bounded load, which need it; else it would be one contended line for nothing.
   alignas(64) std::atomic<std::uint64_t> in_flight = 0;
   alignas(64) std::atomic<std::uint64_t> completed = 0;

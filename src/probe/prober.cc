@@ -101,11 +101,20 @@ Async<Prober::Check> Prober::check(const balance::Replica& replica, const config
   co_return code == Code::reset || code == Code::closed ? Check::broken : Check::bad;
 }
 
+// Slow start is for one that joins others at work: those that begin together are equally cold, and share evenly.
+void Prober::warm_up(balance::Replica& replica) {
+  static constexpr Duration kTogether = 1s;
+  balance::PoolStatus& status = *replica.status;
+  if (status.ready == 0) status.serving_since = loop_.now();
+  const bool joins = loop_.now() - status.serving_since.load() > kTogether;
+  replica.ready_since = joins ? loop_.now() : base::Time{};
+}
+
 // A worker may have made it a suspect meanwhile; whatever the check has found settles that, too.
 void Prober::decide(const Record& replica, Phase phase) {
   const Phase before = replica->phase();
   if (before == Phase::draining || before == phase) return;
-  if (phase == Phase::ready && before != Phase::suspect) replica->ready_since = loop_.now();
+  if (phase == Phase::ready && before != Phase::suspect) warm_up(*replica);
   replica->set_phase(phase);
   if (phase == Phase::ready) {
     base::log::info("{} (slot {}) is ready", replica->name, replica->slot);

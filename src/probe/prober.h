@@ -56,6 +56,7 @@ class Prober {
   io::Async<bool> until_started(const balance::Replica& replica, const config::Health& settings, io::Signal& wanted);
   io::Async<Check> check(const balance::Replica& replica, const config::Health& settings);
   void decide(const Record& replica, balance::Phase phase);
+  void warm_up(balance::Replica& replica);
   io::Async<void> bury(std::unique_ptr<Subject> subject);
 
   io::Loop& loop_;

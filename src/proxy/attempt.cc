@@ -225,6 +225,7 @@ Async<std::optional<Failure>> Attempt::receive(base::Time deadline, bool alone) 
 
 // What the balancer learns from it: only what the replica did; that a client left says nothing.
 void Attempt::count(const std::optional<Failure>& failure) {
+  if (std::exchange(counted_, true)) return;
   const bool broke = failure && failure->error.source == Source::replica && failure->error.code != Code::cancelled;
   if (broke) {
     ticket_.failed();
@@ -249,6 +250,11 @@ void Attempt::count(const std::optional<Failure>& failure) {
   const std::uint32_t errors = replica.errors_in_a_row.fetch_add(1, std::memory_order_relaxed) + 1;
   const bool out = pool_.settings.health.only_idle ? broke : pool_.settings.ejection.errors != 0 && errors == pool_.settings.ejection.errors;
   if (out && replica.ready()) balancer_.reports_.failing(upstream_.share());
+}
+
+void Attempt::release_ticket() {
+  count(std::nullopt);
+  ticket_.release();
 }
 
 Async<void> Attempt::end(const std::optional<Failure>& failure) {

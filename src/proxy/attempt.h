@@ -34,6 +34,8 @@ class Attempt {
   bool streamed() const { return streamed_; }                                   // part of the body was read for good: it cannot be sent again
   const std::optional<base::Error>& client_error() const { return upload_.client_error; }  // why its body broke off
   bool began_tunnel() const;
+  // The replica has done its part: what it held is free, while the client still reads.
+  void release_ticket();
 
   // Ends it: takes back the connection if it is clean, counts, and gives the ticket back. `failure`: how it ended; nothing:
   // well. An attempt that lost a race is ended with Code::cancelled.
@@ -74,6 +76,7 @@ class Attempt {
   bool streamed_ = false;
   bool reused_ = false;     // the connection had carried a request before
   bool answered_ = false;   // the final head has come
+  bool counted_ = false;
   base::Duration response_time_{};
 };
 

@@ -204,6 +204,8 @@ Async<Relay::MaybeFailure> Relay::answer(Attempt& attempt) {
   while (true) {
     received += piece.size();
     const bool last = reader.complete();
+    // Before its last bytes leave: a client that sends its next request at once must not find its own last one in the way.
+    if (last) attempt.release_ticket();
     const auto written = co_await exchange_.write(piece, last);
     if (!written) co_return Failure{{written.error().code, Source::client, {}}, Progress::answering};
     if (last) co_return std::nullopt;
