@@ -64,44 +64,45 @@ Async<std::optional<Failure>> Attempt::connect() {
   co_return std::nullopt;
 }
 
-Async<std::optional<Failure>> Attempt::begin(bool alone) {
-  connection_ = upstream_.connections().take();
-  reused_ = connection_ != nullptr;
-  std::optional<Failure> failure;
-  if (!reused_) failure = co_await connect();
-  if (failure) co_return failure;
-  failure = co_await exchange_once(alone);
-  // A kept connection that its server ended just now says nothing of the server: RFC 9112 section 9.3.1 has it tried on a
-  // new one.
-  const bool stale = failure && reused_ && failure->progress != Progress::answering && (failure->error.code == Code::closed || failure->error.code == Code::reset);
-  const bool again = stale && !streamed_ && !upload_.client_error && (failure->progress == Progress::nothing_sent || http::is_idempotent(exchange_.request().method));
-  if (!again || !pool_.budget.spend(balancer_.loop_.now())) co_return failure;
-  active_.reset();
-  failure = co_await connect();
-  // What had been sent may have been done: that the new connection failed does not change that.
-  if (failure && http::is_idempotent(exchange_.request().method)) co_return failure;
-  if (failure) co_return Failure{failure->error, Progress::sent};
-  failure = co_await exchange_once(alone);
-  co_return failure;
+// A kept connection that its server ended just now says nothing of the server: the request is tried on a new one (RFC 9112
+// section 9.3.1), if doing it twice does no harm.
+bool Attempt::is_stale(const Failure& failure) const {
+  const bool ended = failure.error.code == Code::closed || failure.error.code == Code::reset;
+  if (!reused_ || !ended || failure.progress == Progress::answering || streamed_ || upload_.client_error) return false;
+  return failure.progress == Progress::nothing_sent || http::is_idempotent(exchange_.request().method);
 }
 
-Async<std::optional<Failure>> Attempt::exchange_once(bool alone) {
-  active_.emplace(upstream_, connection_->stream().watch());
+Async<std::optional<Failure>> Attempt::begin(bool alone) {
   const bool whole = exchange_.body_complete();
-  bool any_byte_sent = false;
-  if (!whole) {
-    const auto invited = co_await exchange_.invite_body();
-    if (!invited) co_return Failure{{invited.error().code, Source::client, {}}, Progress::nothing_sent};
+  connection_ = upstream_.connections().take();
+  reused_ = connection_ != nullptr;
+  while (true) {
+    std::optional<Failure> failure;
+    if (!connection_) failure = co_await connect();
+    if (failure) co_return failure;
+    active_.emplace(upstream_, connection_->stream().watch());
+    if (!whole) {
+      const auto invited = co_await exchange_.invite_body();
+      if (!invited) co_return Failure{{invited.error().code, Source::client, {}}, Progress::nothing_sent};
+    }
+    const auto pieces = make_request();
+    auto write = connection_->stream().write(pieces, std::min(deadline_, in(balancer_.config_.timeouts.body)));
+    const auto sent = co_await write;
+    if (sent) {
+      if (!whole) {
+        streamed_ = true;  // from here on the body's pieces pass through and are gone
+        uploading_.spawn(upload());
+      }
+      // upload() sets the deadline once the request has ended.
+      failure = co_await receive(whole ? response_deadline() : deadline_, alone);
+    } else {
+      failure = Failure{{sent.error().code, Source::replica, {}}, write.written() > 0 ? Progress::sent : Progress::nothing_sent};
+    }
+    if (!failure || !is_stale(*failure) || !pool_.budget.spend(balancer_.loop_.now())) co_return failure;
+    active_.reset();
+    connection_.reset();
+    reused_ = false;
   }
-  const auto sent = co_await send_request(any_byte_sent);
-  if (!sent) co_return Failure{{sent.error().code, Source::replica, {}}, any_byte_sent ? Progress::sent : Progress::nothing_sent};
-  if (!whole) {
-    streamed_ = true;  // from here on the body's pieces pass through and are gone
-    uploading_.spawn(upload());
-  }
-  // upload() sets the deadline once the request has ended.
-  auto failure = co_await receive(whole ? response_deadline() : deadline_, alone);
-  co_return failure;
 }
 
 // Of `forwarding.replaced` and the deadline's header, what this request replaces.
@@ -127,17 +128,10 @@ void Attempt::append_preface() {
   }
 }
 
-// The head, and of the body what is here, in one call.
-Async<Result<void>> Attempt::send_request(bool& any_byte_sent) {
+// The head, and of the body what is here, to be sent in one call.
+std::array<std::string_view, 3> Attempt::make_request() {
   const http::RequestHead& head = exchange_.request();
   const std::string_view body = exchange_.buffered_body();
-  std::string& extra = workspace_->extra;
-  extra = forwarding_.extra;
-  const std::string& deadline_header = pool_.settings.retry.deadline_header;
-  if (!deadline_header.empty()) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline_ - balancer_.loop_.now()).count();
-    extra.append(deadline_header).append(": ").append(std::to_string(std::max<std::int64_t>(left, 0))).append("\r\n");
-  }
   std::array<std::string_view, 8> replaced;
   http::RequestOptions options{forwarding_.path, forwarding_.forwarded, head.framing, head.content_length};
   // A chunked body that is whole already has a length: simpler for the replica, and one packet.
@@ -147,24 +141,23 @@ Async<Result<void>> Attempt::send_request(bool& any_byte_sent) {
   }
   options.websocket = wants_websocket(head);
   options.edits = forwarding_.request_fields;
-  options.extra = extra;
+  options.extra = forwarding_.extra;
   options.replaced = replaced_fields(replaced);
+  const std::string& deadline_header = pool_.settings.retry.deadline_header;
+  if (!deadline_header.empty()) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline_ - balancer_.loop_.now()).count();
+    workspace_->extra.assign(forwarding_.extra).append(deadline_header).append(": ").append(std::to_string(std::max<std::int64_t>(left, 0))).append("\r\n");
+    options.extra = workspace_->extra;
+  }
   append_preface();
   std::string& out = workspace_->out;
   http::append_request(out, head, options);
-  std::string_view after;
-  if (options.framing == Framing::chunked && !body.empty()) {
-    std::array<char, 16> size;
-    const auto [end, error] = std::to_chars(size.data(), size.data() + size.size(), body.size(), 16);
-    out.append(size.data(), end).append("\r\n");
-    after = "\r\n";
-  }
-  const std::array<std::string_view, 3> pieces = {out, body, after};
-  auto write = connection_->stream().write(pieces, std::min(deadline_, in(balancer_.config_.timeouts.body)));
-  const auto sent = co_await write;
-  any_byte_sent = write.written() > 0;
   upstream_.metrics.answers.bytes_sent += body.size();
-  co_return sent;
+  if (options.framing != Framing::chunked || body.empty()) return {out, body, {}};
+  std::array<char, 16> size;
+  const auto [end, error] = std::to_chars(size.data(), size.data() + size.size(), body.size(), 16);
+  out.append(size.data(), end).append("\r\n");
+  return {out, body, "\r\n"};
 }
 
 Async<void> Attempt::upload() {
@@ -257,9 +250,12 @@ void Attempt::release_ticket() {
   ticket_.release();
 }
 
-Async<void> Attempt::end(const std::optional<Failure>& failure) {
+Async<void> Attempt::stop_upload() {
   uploading_.cancel();
   co_await uploading_.join();
+}
+
+void Attempt::end(const std::optional<Failure>& failure) {
   count(failure);
   const bool clean = !failure && answered_ && !began_tunnel() && workspace_->reader.reusable() && (!streamed_ || upload_.done);
   active_.reset();

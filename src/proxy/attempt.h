@@ -2,6 +2,7 @@
 // head. begin() ends there, so that two attempts can race; the response's body is the winner's, and Relay's.
 #pragma once
 
+#include <array>
 #include <optional>
 
 #include "balance/admission.h"
@@ -37,15 +38,17 @@ class Attempt {
   // The replica has done its part: what it held is free, while the client still reads.
   void release_ticket();
 
+  // If streamed(): breaks off what of the request's body is still on its way. Before end().
+  io::Async<void> stop_upload();
   // Ends it: takes back the connection if it is clean, counts, and gives the ticket back. `failure`: how it ended; nothing:
   // well. An attempt that lost a race is ended with Code::cancelled.
-  io::Async<void> end(const std::optional<Failure>& failure);
+  void end(const std::optional<Failure>& failure);
 
  private:
   io::Async<std::optional<Failure>> connect();
-  io::Async<std::optional<Failure>> exchange_once(bool alone);
   io::Async<std::optional<Failure>> receive(base::Time deadline, bool alone);
-  io::Async<base::Result<void>> send_request(bool& any_byte_sent);
+  std::array<std::string_view, 3> make_request();
+  bool is_stale(const Failure& failure) const;
   void append_preface();
   std::span<const std::string_view> replaced_fields(std::span<std::string_view> room);
   void count(const std::optional<Failure>& failure);

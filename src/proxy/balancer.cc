@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "proxy/relay.h"
-
 namespace ringmaster::proxy {
 
 using base::Duration;
@@ -35,14 +33,6 @@ Balancer::Balancer(io::Loop& loop, const config::Config& config, Shared& shared,
 Balancer::~Balancer() = default;
 
 io::Async<void> Balancer::stop() { co_await access_log_.stop(); }
-
-io::Async<Forwarded> Balancer::forward(wire::Exchange& exchange, const Forwarding& forwarding) {
-  PoolState& pool = *pools_[forwarding.pool];
-  pool.budget.request(loop_.now());
-  Relay relay(*this, pool, exchange, forwarding);
-  co_await relay.run();
-  co_return relay.outcome();
-}
 
 Upstream& Balancer::upstream(const balance::PoolView& pool, const balance::Replica& replica) {
   if (upstreams_.size() <= replica.cell_index) upstreams_.resize(replica.cell_index + 1);

@@ -69,12 +69,6 @@ struct Forwarding {
   std::span<const std::string_view> replaced;          // fields that `extra` has instead of the client's
 };
 
-// What became of it.
-struct Forwarded {
-  std::shared_ptr<balance::Replica> replica;  // the last that was tried
-  unsigned tries = 0;
-};
-
 class Balancer {
  public:
   using Record = std::shared_ptr<balance::Replica>;
@@ -88,9 +82,6 @@ class Balancer {
   ~Balancer();
   io::Async<void> stop();  // before the destructor
 
-  // Gives the exchange a response: a replica's, or 502, 503 or 504 with the reason.
-  io::Async<Forwarded> forward(wire::Exchange& exchange, const Forwarding& forwarding);
-
   // `departed`: replicas that the present view has and the new one has not. Returns the old view, for the caller to destroy
   // where it costs nobody time.
   std::shared_ptr<const balance::View> adopt(std::shared_ptr<const balance::View> view, const std::vector<Record>& departed);
@@ -98,6 +89,7 @@ class Balancer {
 
   io::Loop& loop() { return loop_; }
   const balance::View& view() const { return *view_; }
+  PoolState& pool(std::size_t index) { return *pools_[index]; }
   AccessLog& access_log() { return access_log_; }
   std::vector<RouteMetrics>& route_metrics() { return route_metrics_; }  // by route; the last one: no route
   // All that has been counted, but for connections.

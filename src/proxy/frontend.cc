@@ -5,6 +5,7 @@
 
 #include "http/trace.h"
 #include "proxy/key.h"
+#include "proxy/relay.h"
 
 namespace ringmaster::proxy {
 
@@ -83,31 +84,40 @@ Async<void> Frontend::handle(wire::Exchange& exchange) {
   auto scratch = scratches_.take();
   scratch->extra.clear();
   scratch->request_id.clear();
-  const Outcome outcome = co_await serve(exchange, route, index, *scratch);
-  finish(exchange, index, outcome, *scratch, balancer_.loop().now() - began);
+  const bool trusted = !listener_.trusted.empty() && trusts(exchange.peer());
+  if (trusted) identify_client(exchange);
+  if (const auto refusal = refuse(exchange, route, index)) {
+    co_await wire::reply_error(exchange, pages_, refusal->status, refusal->why, refusal->extra);
+    finish(exchange, index, {}, *scratch, balancer_.loop().now() - began);
+  } else if (route != nullptr && route->status != 0) {
+    co_await answer(exchange, *route, *scratch);
+    finish(exchange, index, {}, *scratch, balancer_.loop().now() - began);
+  } else {
+    const Forwarding forwarding = prepare(exchange, route, index, trusted, *scratch);
+    Relay relay(balancer_, balancer_.pool(forwarding.pool), exchange, forwarding);
+    co_await relay.run();
+    finish(exchange, index, {relay.replica_name(), relay.tries()}, *scratch, balancer_.loop().now() - began);
+  }
   scratches_.put(std::move(scratch));
 }
 
-Async<bool> Frontend::within_limits(wire::Exchange& exchange, const Route* route, std::size_t index, bool& limited) {
+// What breaks a limit, before a replica hears of it.
+std::optional<Frontend::Refusal> Frontend::refuse(wire::Exchange& exchange, const Route* route, std::size_t index) {
   const std::uint64_t bytes_max = route != nullptr && route->body_bytes_max ? *route->body_bytes_max : listener_.body_bytes_max;
   const http::RequestHead& head = exchange.request();
   if (bytes_max != 0) {
-    // Before a replica hears of it, if the length is given; else as soon as it is too much.
+    // If the length is given it is known now; else it ends as soon as it is too much.
     const std::uint64_t known = head.framing == http::Framing::length ? head.content_length : exchange.body_bytes_received();
-    if (known > bytes_max) {
-      co_await wire::reply_error(exchange, pages_, 413, "the body has more than " + std::to_string(bytes_max) + " bytes");
-      co_return false;
-    }
+    if (known > bytes_max) return Refusal{413, "the body has more than " + std::to_string(bytes_max) + " bytes", {}};
     exchange.limit_body(bytes_max);
   }
   RateLimiter* limiter = route == nullptr ? nullptr : shared_.limiters[index].get();
-  if (limiter == nullptr) co_return true;
+  if (limiter == nullptr) return std::nullopt;
   const Duration wait = limiter->ask(limit_key_of(route->rate.key, exchange), balancer_.loop().now());
-  if (wait == Duration::zero()) co_return true;
-  limited = true;
-  const std::string extra = "Retry-After: " + std::to_string(std::chrono::ceil<std::chrono::seconds>(wait).count()) + "\r\n";
-  co_await wire::reply_error(exchange, pages_, 429, "too many requests, the limit is " + std::to_string(route->rate.per_second) + " a second", extra);
-  co_return false;
+  if (wait == Duration::zero()) return std::nullopt;
+  ++balancer_.route_metrics()[index].limited;
+  return Refusal{429, "too many requests, the limit is " + std::to_string(route->rate.per_second) + " a second",
+                 "Retry-After: " + std::to_string(std::chrono::ceil<std::chrono::seconds>(wait).count()) + "\r\n"};
 }
 
 // "$path" and "$query" filled in. Both have been checked by the parser: nothing in them can end a line.
@@ -161,16 +171,7 @@ void Frontend::append_trace(const wire::Exchange& exchange, Scratch& scratch, Fo
   scratch.extra.append("\r\n");
 }
 
-Async<Frontend::Outcome> Frontend::serve(wire::Exchange& exchange, const Route* route, std::size_t index, Scratch& scratch) {
-  Outcome outcome;
-  const bool trusted = !listener_.trusted.empty() && trusts(exchange.peer());
-  if (trusted) identify_client(exchange);
-  const bool within = co_await within_limits(exchange, route, index, outcome.limited);
-  if (!within) co_return outcome;
-  if (route != nullptr && route->status != 0) {
-    co_await answer(exchange, *route, scratch);
-    co_return outcome;
-  }
+Forwarding Frontend::prepare(const wire::Exchange& exchange, const Route* route, std::size_t index, bool trusted, Scratch& scratch) {
   Forwarding forwarding;
   forwarding.pool = route == nullptr ? default_pool_ : pool_of_route_[index];
   forwarding.pages = &pages_;
@@ -190,14 +191,12 @@ Async<Frontend::Outcome> Frontend::serve(wire::Exchange& exchange, const Route* 
   }
   append_trace(exchange, scratch, forwarding);
   forwarding.extra = scratch.extra;
-  outcome.forwarded = co_await balancer_.forward(exchange, forwarding);
-  co_return outcome;
+  return forwarding;
 }
 
-void Frontend::finish(wire::Exchange& exchange, std::size_t route, const Outcome& outcome, const Scratch& scratch, Duration took) {
+void Frontend::finish(const wire::Exchange& exchange, std::size_t route, const Summary& summary, const Scratch& scratch, Duration took) {
   RouteMetrics& metrics = balancer_.route_metrics()[route];
   --metrics.in_flight;
-  if (outcome.limited) ++metrics.limited;
   if (exchange.finished()) {
     metrics.answers.record(exchange.status(), took);
   } else {
@@ -208,8 +207,7 @@ void Frontend::finish(wire::Exchange& exchange, std::size_t route, const Outcome
   AccessLog& log = balancer_.access_log();
   if (!log.wants(exchange.status())) return;
   const std::string_view name = route < config_.routes.size() ? std::string_view(config_.routes[route].name) : std::string_view{};
-  const balance::Replica* replica = outcome.forwarded.replica.get();
-  log.add(exchange, {name, replica == nullptr ? std::string_view{} : std::string_view(replica->name), scratch.request_id, took, outcome.forwarded.tries});
+  log.add(exchange, {name, summary.replica, scratch.request_id, took, summary.tries});
 }
 
 }  // namespace ringmaster::proxy

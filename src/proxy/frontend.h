@@ -23,18 +23,24 @@ class Frontend final : public wire::Handler {
     std::string extra;
     std::string request_id;
   };
-  struct Outcome {
-    Forwarded forwarded;
-    bool limited = false;
+  // An answer of our own, instead of a replica's.
+  struct Refusal {
+    unsigned status;
+    std::string why;
+    std::string extra;
+  };
+  struct Summary {
+    std::string_view replica;
+    unsigned tries = 0;
   };
 
   bool trusts(const base::Endpoint& peer) const;
   void identify_client(wire::Exchange& exchange) const;
-  io::Async<Outcome> serve(wire::Exchange& exchange, const config::Route* route, std::size_t index, Scratch& scratch);
-  io::Async<bool> within_limits(wire::Exchange& exchange, const config::Route* route, std::size_t index, bool& limited);
+  std::optional<Refusal> refuse(wire::Exchange& exchange, const config::Route* route, std::size_t index);
   io::Async<void> answer(wire::Exchange& exchange, const config::Route& route, Scratch& scratch);
+  Forwarding prepare(const wire::Exchange& exchange, const config::Route* route, std::size_t index, bool trusted, Scratch& scratch);
   void append_trace(const wire::Exchange& exchange, Scratch& scratch, Forwarding& forwarding);
-  void finish(wire::Exchange& exchange, std::size_t route, const Outcome& outcome, const Scratch& scratch, base::Duration took);
+  void finish(const wire::Exchange& exchange, std::size_t route, const Summary& summary, const Scratch& scratch, base::Duration took);
 
   const config::Config& config_;
   const config::Listener& listener_;

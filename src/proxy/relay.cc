@@ -27,11 +27,10 @@ Relay::~Relay() {
   for (unsigned i = 0; i < tries_; ++i) balancer_.release(*upstreams_[i]);
 }
 
-Forwarded Relay::outcome() const { return {tries_ == 0 ? nullptr : upstreams_[tries_ - 1]->share(), tries_}; }
-
 Async<void> Relay::run() {
   io::Fiber& fiber = co_await io::this_fiber();
   hangup_.emplace(exchange_.client_watch(), fiber);
+  pool_.budget.request(now());
   MaybeFailure failure;
   while (tries_ < pool_.settings.retry.tries && has_view()) {
     balance::Ticket ticket;
@@ -43,13 +42,34 @@ Async<void> Relay::run() {
     }
     leave_queue();
     if (tries_ > 1) ++pool_.metrics.retries;
-    failure = co_await try_on(*upstream, std::move(ticket));
+    Attempt attempt(balancer_, pool_, exchange_, forwarding_, *upstream, std::move(ticket), deadline_);
+    Attempt* winner = &attempt;
+    const base::Duration delay = hedge_delay();
+    if (delay > base::Duration::zero()) {
+      failure = co_await race(attempt, delay, winner);
+    } else {
+      failure = co_await attempt.begin(true);
+    }
+    if (!failure) failure = co_await answer(*winner);
+    if (failure && winner->client_error()) failure->error = *winner->client_error();
+    if (attempt.streamed()) {
+      streamed_ = true;
+      co_await attempt.stop_upload();
+    }
+    end_all(attempt, winner, failure);
     if (!failure || fiber.cancelled) co_return;
     const bool again = co_await may_retry(*failure);
     if (!again) break;
   }
   leave_queue();
   if (!fiber.cancelled) co_await give_up(failure);
+}
+
+void Relay::end_all(Attempt& attempt, Attempt* winner, const MaybeFailure& failure) {
+  const MaybeFailure lost = hedge_ ? MaybeFailure(Failure{{Code::cancelled, Source::us, {}}, Progress::sent}) : MaybeFailure();
+  attempt.end(winner == &attempt ? failure : lost);
+  if (hedge_) hedge_->end(winner != &attempt ? failure : lost);
+  hedge_.reset();
 }
 
 // --- choosing, and waiting for it ---
@@ -124,29 +144,10 @@ void Relay::leave_queue() {
 
 // --- trying ---
 
-bool Relay::may_hedge() const {
-  return pool_.settings.retry.hedge_percentile != 0 && exchange_.body_complete() && http::is_idempotent(exchange_.request().method) &&
-         !wants_websocket(exchange_.request()) && tries_ < kTriesMax;
-}
-
-Async<Relay::MaybeFailure> Relay::try_on(Upstream& upstream, balance::Ticket ticket) {
-  Attempt first(balancer_, pool_, exchange_, forwarding_, upstream, std::move(ticket), deadline_);
-  std::optional<Attempt> second;
-  Attempt* winner = &first;
-  const base::Duration delay = may_hedge() ? pool_.hedge_delay(now()) : base::Duration::zero();
-  MaybeFailure failure;
-  if (delay > base::Duration::zero()) {
-    failure = co_await race(first, second, delay, winner);
-  } else {
-    failure = co_await first.begin(true);
-  }
-  if (!failure) failure = co_await answer(*winner);
-  if (failure && winner->client_error()) failure->error = *winner->client_error();
-  streamed_ |= winner->streamed();
-  const MaybeFailure lost = Failure{{Code::cancelled, Source::us, {}}, Progress::sent};
-  co_await first.end(winner == &first ? failure : lost);
-  if (second) co_await second->end(winner == &*second ? failure : lost);
-  co_return failure;
+base::Duration Relay::hedge_delay() {
+  const bool may = pool_.settings.retry.hedge_percentile != 0 && exchange_.body_complete() && http::is_idempotent(exchange_.request().method) &&
+                   !wants_websocket(exchange_.request()) && tries_ < kTriesMax;
+  return may ? pool_.hedge_delay(now()) : base::Duration::zero();
 }
 
 static Async<void> begin_into(Attempt& attempt, std::optional<std::optional<Failure>>& result, io::Signal& ended) {
@@ -156,7 +157,7 @@ static Async<void> begin_into(Attempt& attempt, std::optional<std::optional<Fail
 
 // Begins `first`; if it has not answered after `delay`, begins another beside it. The first response's head wins, and the
 // other attempt is broken off.
-Async<Relay::MaybeFailure> Relay::race(Attempt& first, std::optional<Attempt>& second, base::Duration delay, Attempt*& winner) {
+Async<Relay::MaybeFailure> Relay::race(Attempt& first, base::Duration delay, Attempt*& winner) {
   io::Scope scope(balancer_.loop_);
   io::Signal ended;
   std::optional<MaybeFailure> result;
@@ -169,16 +170,16 @@ Async<Relay::MaybeFailure> Relay::race(Attempt& first, std::optional<Attempt>& s
     Upstream* upstream = pool_.budget.spend(now()) ? choose(ticket) : nullptr;
     if (upstream != nullptr) {
       ++pool_.metrics.hedges;
-      second.emplace(balancer_, pool_, exchange_, forwarding_, *upstream, std::move(ticket), deadline_);
-      scope.spawn(begin_into(*second, other, ended));
+      hedge_.emplace(balancer_, pool_, exchange_, forwarding_, *upstream, std::move(ticket), deadline_);
+      scope.spawn(begin_into(*hedge_, other, ended));
     }
   }
-  const auto decided = [&] { return (result && !*result) || (other && !*other) || (result && (other || !second)); };
+  const auto decided = [&] { return (result && !*result) || (other && !*other) || (result && (other || !hedge_)); };
   while (woken != Code::cancelled && !decided()) woken = co_await ended.wait(balancer_.loop_);
   scope.cancel();
   co_await scope.join();
   // What was decided before the cancelling counts; both may have answered in the same round.
-  if (second && other && !*other && (!result || *result)) winner = &*second;
+  if (hedge_ && other && !*other && (!result || *result)) winner = &*hedge_;
   co_return winner == &first ? *result : *other;
 }
 

@@ -27,7 +27,10 @@ class Relay {
   ~Relay();
 
   io::Async<void> run();
-  Forwarded outcome() const;
+
+  // The last replica that was tried, and how many were.
+  std::string_view replica_name() const { return tries_ == 0 ? std::string_view{} : std::string_view(tried_[tries_ - 1]->name); }
+  unsigned tries() const { return tries_; }
 
  private:
   using MaybeFailure = std::optional<Failure>;
@@ -45,9 +48,9 @@ class Relay {
   void leave_queue();
   void suspect_last(const MaybeFailure& failure);
 
-  io::Async<MaybeFailure> try_on(Upstream& upstream, balance::Ticket ticket);
-  io::Async<MaybeFailure> race(Attempt& first, std::optional<Attempt>& second, base::Duration delay, Attempt*& winner);
-  bool may_hedge() const;
+  io::Async<MaybeFailure> race(Attempt& first, base::Duration delay, Attempt*& winner);
+  base::Duration hedge_delay();
+  void end_all(Attempt& attempt, Attempt* winner, const MaybeFailure& failure);
   io::Async<MaybeFailure> answer(Attempt& attempt);
   io::Async<MaybeFailure> tunnel(Attempt& attempt, const wire::ResponseChanges& changes);
   io::Async<bool> may_retry(const Failure& failure);
@@ -65,6 +68,7 @@ class Relay {
   std::array<Upstream*, kTriesMax> upstreams_{};      // that were tried; kept alive until the end
   std::array<balance::Replica*, kTriesMax> tried_{};  // theirs, as pick() wants them
   unsigned tries_ = 0;
+  std::optional<Attempt> hedge_;  // beside a slow first attempt
   base::Time deadline_;
   PoolQueue::PlacePtr place_;           // in the queue
   base::Time wait_until_ = base::kNever;  // set when waiting begins
