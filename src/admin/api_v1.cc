@@ -1,9 +1,12 @@
 #include "admin/api_v1.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "admin/change_request.h"
+#include "admin/metrics.h"
 
 namespace ringmaster::admin {
 
@@ -15,8 +18,8 @@ using Act = link::Command::Act;
 
 static std::string dump(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace) + "\n"; }
 
-ApiV1::ApiV1(const config::Config& config, const proxy::Registry& registry, Operations& operations, About about)
-    : config_(config), registry_(registry), operations_(operations), about_(std::move(about)) {}
+ApiV1::ApiV1(const config::Config& config, const proxy::Registry& registry, Operations& operations, Collect collect, About about)
+    : config_(config), registry_(registry), operations_(operations), collect_(std::move(collect)), about_(std::move(about)) {}
 
 wire::Handler::ErrorPage ApiV1::error_page(unsigned status, std::string_view why) const {
   return {"application/problem+json", dump({{"type", "about:blank"}, {"title", http::reason_phrase(status)}, {"status", status}, {"detail", why}})};
@@ -52,6 +55,8 @@ Async<void> ApiV1::read(wire::Exchange& exchange, std::string_view path) {
     const bool ready = all_pools_serve();
     const json value = {{"status", ready ? "ready" : "not ready"}};
     co_await reply(exchange, value, ready ? 200 : 503);
+  } else if (path == "/metrics") {
+    co_await metrics(exchange);
   } else if (path == "/v1/status") {
     co_await reply(exchange, status(exchange.loop().now()));
   } else if (path == "/v1/pools") {
@@ -64,6 +69,16 @@ Async<void> ApiV1::read(wire::Exchange& exchange, std::string_view path) {
   } else {
     co_await wire::reply_error(exchange, *this, 404, "there is nothing at '" + std::string(path) + "'");
   }
+}
+
+Async<void> ApiV1::metrics(wire::Exchange& exchange) {
+  const std::vector<proxy::WorkerMetrics> workers = co_await collect_();
+  const auto stat = exchange.loop().system().read_file("/proc/self/stat");
+  const auto ticks = static_cast<unsigned>(::sysconf(_SC_CLK_TCK));
+  const auto page = static_cast<unsigned>(::sysconf(_SC_PAGESIZE));
+  const ProcessFigures process = stat ? parse_process_figures(*stat, ticks, page) : ProcessFigures{};
+  const std::string text = render_metrics(config_, registry_, workers, process, about_.engine);
+  co_await exchange.reply(200, "text/plain; version=0.0.4; charset=utf-8", text);
 }
 
 Async<void> ApiV1::write(wire::Exchange& exchange, std::string_view path) {
@@ -160,11 +175,16 @@ json ApiV1::pool(const config::Pool& settings, bool with_ring) const {
                         {"epoch", replica->epoch},
                         {"pid", replica->pid},
                         {"endpoint", base::to_string(replica->endpoint)},
+                        {"weight", replica->weight},
+                        {"ejected", replica->ejected()},
                         {"in_flight", replica->in_flight()},
                         {"requests", replica->cell->requests.load(std::memory_order_relaxed)},
                         {"failures", replica->cell->failures.load(std::memory_order_relaxed)}});
   }
   json result = {{"name", settings.name}, {"policy", balance::name(settings.policy)}, {"ready", ready}, {"replicas", replicas}};
+  result["waiting"] = registry_.status(settings.name)->waiting.load();
+  result["queue_length"] = settings.queue_length;
+  result["max_in_flight"] = settings.max_in_flight;
   if (with_ring && settings.policy == balance::Policy::ring) result["ring"] = ring(settings);
   return result;
 }

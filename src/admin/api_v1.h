@@ -1,7 +1,7 @@
 // The admin API, on an address of its own: health of the program, what there is, and changes. Errors are problem details
 // (RFC 9457). Runs on the engine's control loop.
 //
-//   GET /healthz  /readyz  /v1/status  /v1/pools  /v1/pools/{pool}
+//   GET /healthz  /readyz  /metrics  /v1/status  /v1/pools  /v1/pools/{pool}
 //   POST|DELETE /v1/pools/{pool}/replicas   {"n": 1, "names": ["S5"]}
 //   POST /v1/stop
 //
@@ -13,6 +13,7 @@
 
 #include "admin/operations.h"
 #include "config/config.h"
+#include "proxy/metrics.h"
 #include "proxy/registry.h"
 #include "wire/server.h"
 
@@ -28,7 +29,10 @@ class ApiV1 final : public wire::Handler {
     base::Time started{};
   };
 
-  ApiV1(const config::Config& config, const proxy::Registry& registry, Operations& operations, About about);
+  // Awaits a copy of what every worker has counted, in their order.
+  using Collect = std::function<io::Async<std::vector<proxy::WorkerMetrics>>()>;
+
+  ApiV1(const config::Config& config, const proxy::Registry& registry, Operations& operations, Collect collect, About about);
 
   io::Async<void> handle(wire::Exchange& exchange) override;
   ErrorPage error_page(unsigned status, std::string_view why) const override;
@@ -36,6 +40,7 @@ class ApiV1 final : public wire::Handler {
  private:
   io::Async<void> read(wire::Exchange& exchange, std::string_view path);
   io::Async<void> write(wire::Exchange& exchange, std::string_view path);
+  io::Async<void> metrics(wire::Exchange& exchange);
   io::Async<void> change_pool(wire::Exchange& exchange, std::string_view pool);
   io::Async<void> reply(wire::Exchange& exchange, const nlohmann::json& value, unsigned status = 200);
   nlohmann::json status(base::Time now) const;
@@ -46,6 +51,7 @@ class ApiV1 final : public wire::Handler {
   const config::Config& config_;
   const proxy::Registry& registry_;
   Operations& operations_;
+  Collect collect_;
   About about_;
 };
 

@@ -1,7 +1,11 @@
 #include "cmd/control.h"
 
+#include <unistd.h>
+
+#include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <map>
 #include <optional>
 
 #include "base/log.h"
@@ -78,27 +82,72 @@ int change(const ControlOptions& options, const std::string& method) {
 
 }  // namespace
 
+namespace {
+
+// What a replica had answered when it was looked at last, by "pool/slot/name".
+using Counts = std::map<std::string, long long>;
+
+void print_pool(const json& pool, const Counts& before, Counts& now, double seconds) {
+  std::printf("\npool %s, %s: %d of %zu ready", pool.value("name", "").c_str(), pool.value("policy", "").c_str(), pool.value("ready", 0),
+              pool.at("replicas").size());
+  if (pool.value("max_in_flight", 0) > 0) std::printf(", at most %d in flight each", pool.value("max_in_flight", 0));
+  if (pool.value("waiting", 0) > 0) std::printf(", %d waiting", pool.value("waiting", 0));
+  std::printf("\n  %4s  %-24s %-12s %8s %9s %12s %9s%s\n", "slot", "name", "state", "pid", "in flight", "requests", "failures", seconds > 0 ? "  requests/s" : "");
+  for (const json& replica : pool.at("replicas")) {
+    const auto requests = replica.value("requests", 0LL);
+    const std::string key = pool.value("name", "") + "/" + std::to_string(replica.value("slot", 0)) + "/" + replica.value("name", "");
+    const std::string state = replica.value("ejected", false) ? "ejected" : replica.value("state", "");
+    std::printf("  %4d  %-24s %-12s %8d %9d %12lld %9lld", replica.value("slot", 0), replica.value("name", "").c_str(), state.c_str(), replica.value("pid", 0),
+                replica.value("in_flight", 0), requests, static_cast<long long>(replica.value("failures", 0LL)));
+    const auto known = before.find(key);
+    if (seconds > 0) std::printf("  %10.0f", known == before.end() ? 0.0 : static_cast<double>(std::max(requests - known->second, 0LL)) / seconds);
+    std::printf("\n");
+    now[key] = requests;
+  }
+}
+
+void pause(base::Duration duration) {
+  io::RealSystem system;
+  io::Loop loop(system);
+  loop.root().spawn([](io::Loop& l, base::Duration d) -> Async<void> {
+    co_await l.sleep(d);
+    l.stop();
+  }(loop, duration));
+  loop.run();
+}
+
+void print_status(const json& status, Counts& counts, double seconds) {
+  const json& engine = status.at("engine");
+  std::printf("Ringmaster %s, engine %d (pid %d, %d workers), up %d s\n", status.value("version", "?").c_str(), engine.value("number", 0), engine.value("pid", 0),
+              engine.value("workers", 0), engine.value("uptime_s", 0));
+  Counts now;
+  for (const json& pool : status.at("pools")) print_pool(pool, counts, now, seconds);
+  counts = std::move(now);
+}
+
+}  // namespace
+
 int run_status(const ControlOptions& options) {
-  const auto status = call(options, "GET", "/v1/status", nullptr);
-  if (!status) return 1;
-  if (options.json) {
-    std::printf("%s\n", status->dump(2).c_str());
-    return 0;
-  }
-  const json& engine = status->at("engine");
-  std::printf("Ringmaster %s, engine %d (pid %d, %d workers), up %d s\n", status->value("version", "?").c_str(), engine.value("number", 0),
-              engine.value("pid", 0), engine.value("workers", 0), engine.value("uptime_s", 0));
-  for (const json& pool : status->at("pools")) {
-    std::printf("\npool %s, %s: %d of %zu ready\n", pool.value("name", "").c_str(), pool.value("policy", "").c_str(), pool.value("ready", 0),
-                pool.at("replicas").size());
-    std::printf("  %4s  %-24s %-12s %8s %9s %12s %9s\n", "slot", "name", "state", "pid", "in flight", "requests", "failures");
-    for (const json& replica : pool.at("replicas")) {
-      std::printf("  %4d  %-24s %-12s %8d %9d %12lld %9lld\n", replica.value("slot", 0), replica.value("name", "").c_str(), replica.value("state", "").c_str(),
-                  replica.value("pid", 0), replica.value("in_flight", 0), static_cast<long long>(replica.value("requests", 0LL)),
-                  static_cast<long long>(replica.value("failures", 0LL)));
+  static constexpr auto kInterval = 1s;
+  Counts counts;
+  std::optional<base::Time> last;
+  while (true) {
+    const auto status = call(options, "GET", "/v1/status", nullptr);
+    if (!status) return 1;
+    if (options.json) {
+      std::printf("%s\n", status->dump(options.watch ? -1 : 2).c_str());
+    } else {
+      io::RealSystem system;
+      const base::Time now = system.now();
+      // On a terminal each picture takes the last one's place.
+      if (options.watch && ::isatty(STDOUT_FILENO) == 1) std::printf("\033[H\033[2J");
+      print_status(*status, counts, last ? std::chrono::duration<double>(now - *last).count() : 0);
+      last = now;
     }
+    if (!options.watch) return 0;
+    std::fflush(stdout);
+    pause(kInterval);
   }
-  return 0;
 }
 
 int run_add(const ControlOptions& options) { return change(options, "POST"); }

@@ -13,6 +13,7 @@ struct ControlOptions {
   std::int64_t count = 0;
   std::vector<std::string> names;
   bool json = false;
+  bool watch = false;  // status: again every second
 };
 
 // Each prints its result, or one line to standard error. Exit code: 0, or 1 when it failed.

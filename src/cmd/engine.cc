@@ -114,6 +114,7 @@ Result<void> Engine::set_up(link::Received received) {
 
 void Engine::start_worker(std::vector<io::Handle> listeners) {
   Worker& worker = *workers_.emplace_back(std::make_unique<Worker>());
+  worker.number = workers_.size() - 1;
   worker.thread = loop_.system().start_loop();
   for (io::Handle& listener : listeners) worker.listeners.push_back(listener.release());
   worker.thread->loop().post([this, &worker] {
@@ -142,7 +143,7 @@ void Engine::open_listeners(Worker& worker) {
 
 void Engine::start_admin() {
   api_ =
-      std::make_unique<admin::ApiV1>(config_, *registry_, operations_, admin::ApiV1::About{kVersion, setup_.engine, ::getpid(), setup_.workers, loop_.now()});
+      std::make_unique<admin::ApiV1>(config_, *registry_, operations_, [this] { return collect_metrics(); }, admin::ApiV1::About{kVersion, setup_.engine, ::getpid(), setup_.workers, loop_.now()});
   admin_server_ = std::make_unique<wire::Server>(loop_, *api_, server_limits(config_));
   admin_server_->listen(std::move(admin_listener_));
 }
@@ -257,6 +258,7 @@ Async<std::vector<proxy::WorkerMetrics>> Engine::collect_metrics() {
       part.connections += server->connections();
       part.accepted += server->accepted();
     }
+    part.worker = worker.number;
     loop_.post([collection, part = std::move(part)]() mutable {
       collection->parts.push_back(std::move(part));
       if (--collection->missing == 0) collection->complete.notify();
@@ -266,6 +268,7 @@ Async<std::vector<proxy::WorkerMetrics>> Engine::collect_metrics() {
     const Code woken = co_await collection->complete.wait(loop_, loop_.now() + 5s);
     if (woken != Code::ok) break;
   }
+  std::ranges::sort(collection->parts, {}, &proxy::WorkerMetrics::worker);
   co_return std::move(collection->parts);
 }
 

@@ -15,6 +15,7 @@ namespace ringmaster::cmd {
 
 // A thread of the data plane: its balancer and its listeners' servers live on its loop.
 struct Worker {
+  std::size_t number = 0;
   std::unique_ptr<io::LoopThread> thread;
   std::vector<int> listeners;  // not yet listened to: that begins with the first view
   std::unique_ptr<proxy::Balancer> balancer;

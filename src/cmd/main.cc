@@ -91,6 +91,7 @@ void add_control_commands(CLI::App& app, Chosen& chosen) {
   };
   CLI::App* status = control("status", "Show the pools and their replicas", "ringmaster status", run_status);
   status->add_flag("--json", options.json, "As the admin API gives it");
+  status->add_flag("--watch,-w", options.watch, "Again every second, with rates, until Ctrl-C");
   control("stop", "Stop Ringmaster and its servers", "ringmaster stop", run_stop);
   CLI::App* add = control("add", "Add replicas", "ringmaster add 2 S5 S4", run_add);
   CLI::App* rm = control("rm", "Remove replicas", "ringmaster rm 1 S5", run_rm);

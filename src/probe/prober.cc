@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "http/proxy_protocol.h"
 #include "wire/client.h"
 
 namespace ringmaster::probe {
@@ -24,7 +25,7 @@ void Prober::watch(const Record& replica, const config::Pool& settings) {
   auto& subject = subjects_[replica.get()];
   if (subject) return;
   subject = std::make_unique<Subject>(loop_, settings);
-  subject->scope.spawn(follow(replica, settings.health, subject->wanted));
+  subject->scope.spawn(follow(replica, settings, subject->wanted));
 }
 
 void Prober::forget(const Record& replica) {
@@ -83,9 +84,13 @@ Async<void> Prober::stop() {
   co_await graveyard_.join();
 }
 
-Async<Prober::Check> Prober::check(const balance::Replica& replica, const config::Health& settings) {
+Async<Prober::Check> Prober::check(const balance::Replica& replica, const config::Pool& pool) {
   static constexpr std::size_t kBodyBytesMax = 64 * 1024;
+  const config::Health& settings = pool.health;
   wire::FetchRequest request;
+  // A server that wants PROXY headers wants them from checks, too: we speak for ourselves.
+  if (pool.proxy_protocol == config::ProxyProtocol::v1) http::append_proxy_v1(request.preface, {}, {});
+  if (pool.proxy_protocol == config::ProxyProtocol::v2) http::append_proxy_v2(request.preface, {}, {});
   request.method = settings.method;
   request.target = settings.path;
   request.host = settings.host;
@@ -126,13 +131,13 @@ void Prober::decide(const Record& replica, Phase phase) {
 }
 
 // True once a check has succeeded; false when cancelled.
-Async<bool> Prober::until_started(const balance::Replica& replica, const config::Health& settings, io::Signal& wanted) {
+Async<bool> Prober::until_started(const balance::Replica& replica, const config::Pool& pool, io::Signal& wanted) {
   static constexpr Duration kFirst = 5ms;
   static constexpr Duration kLongest = 250ms;
   Duration pause = kFirst;
   while (true) {
     if (replica.phase() != Phase::backing_off) {
-      const Check found = co_await check(replica, settings);
+      const Check found = co_await check(replica, pool);
       if (found == Check::good) co_return true;
     }
     const Code woken = co_await wanted.wait(loop_, loop_.now() + pause);
@@ -143,8 +148,8 @@ Async<bool> Prober::until_started(const balance::Replica& replica, const config:
 
 // Nobody listens there any more, or not for long: most likely its process has just ended, and the news of that, which ends
 // this fiber, is on its way. Until then it stays a suspect: worth waiting for, as its successor is being started.
-Async<Prober::Check> Prober::settle(const Record& replica, const config::Health& settings, io::Signal& wanted) {
-  Check found = co_await check(*replica, settings);
+Async<Prober::Check> Prober::settle(const Record& replica, const config::Pool& pool, io::Signal& wanted) {
+  Check found = co_await check(*replica, pool);
   const auto lost = [&] { return found == Check::refused || found == Check::broken; };
   if (lost()) replica->change_phase(Phase::ready, Phase::suspect);
   const bool suspected = replica->phase() == Phase::suspect;
@@ -152,15 +157,16 @@ Async<Prober::Check> Prober::settle(const Record& replica, const config::Health&
   while (suspected && (lost() || found == Check::unknown) && loop_.now() < verdict) {
     const Code woken = co_await wanted.wait(loop_, loop_.now() + 20ms);
     if (woken == Code::cancelled) co_return Check::unknown;
-    found = co_await check(*replica, settings);
+    found = co_await check(*replica, pool);
   }
   co_return found;
 }
 
-Async<void> Prober::follow(Record replica, const config::Health& settings, io::Signal& wanted) {
+Async<void> Prober::follow(Record replica, const config::Pool& pool, io::Signal& wanted) {
+  const config::Health& settings = pool.health;
   io::Fiber& fiber = co_await io::this_fiber();
   if (replica->phase() != Phase::ready) {  // else the master remembers that it was
-    const bool started = co_await until_started(*replica, settings, wanted);
+    const bool started = co_await until_started(*replica, pool, wanted);
     if (!started) co_return;
     decide(replica, Phase::ready);
   }
@@ -174,7 +180,7 @@ Async<void> Prober::follow(Record replica, const config::Health& settings, io::S
     const std::uint64_t passed = replica->cell->requests - std::exchange(requests, replica->cell->requests.load());
     const bool idle = passed == 0 && replica->in_flight() == 0;
     if (settings.only_idle && !idle && replica->phase() == Phase::ready) continue;
-    const Check found = co_await settle(replica, settings, wanted);
+    const Check found = co_await settle(replica, pool, wanted);
     if (fiber.cancelled) co_return;
     if (found == Check::unknown) continue;
     const bool suspected = replica->phase() == Phase::suspect;

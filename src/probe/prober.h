@@ -50,11 +50,11 @@ class Prober {
   };
   enum class Check : std::uint8_t { good, bad, refused, broken, unknown };
 
-  io::Async<void> follow(Record replica, const config::Health& settings, io::Signal& wanted);
-  io::Async<Check> settle(const Record& replica, const config::Health& settings, io::Signal& wanted);
+  io::Async<void> follow(Record replica, const config::Pool& pool, io::Signal& wanted);
+  io::Async<Check> settle(const Record& replica, const config::Pool& pool, io::Signal& wanted);
   io::Async<void> return_later(Record replica, base::Duration after);
-  io::Async<bool> until_started(const balance::Replica& replica, const config::Health& settings, io::Signal& wanted);
-  io::Async<Check> check(const balance::Replica& replica, const config::Health& settings);
+  io::Async<bool> until_started(const balance::Replica& replica, const config::Pool& pool, io::Signal& wanted);
+  io::Async<Check> check(const balance::Replica& replica, const config::Pool& pool);
   void decide(const Record& replica, balance::Phase phase);
   void warm_up(balance::Replica& replica);
   io::Async<void> bury(std::unique_ptr<Subject> subject);

@@ -87,6 +87,7 @@ struct ReplicaMetrics {
 
 // A worker's copy of it all.
 struct WorkerMetrics {
+  std::size_t worker = 0;  // its number
   std::vector<RouteMetrics> routes;  // of the configuration; the last one: requests that no route took
   std::vector<PoolMetrics> pools;
   std::vector<std::pair<std::shared_ptr<balance::Replica>, ReplicaMetrics>> replicas;

@@ -17,6 +17,7 @@ PoolQueue::PlacePtr PoolQueue::enter(io::Loop& loop, bool& first) {
     status_->waiting.fetch_sub(1, std::memory_order_seq_cst);
     return nullptr;
   }
+  if (before == 0 && window_began_.load(std::memory_order_relaxed) == base::kNever) begin_window(loop.now());
   auto place = std::make_shared<Place>(loop);
   const std::lock_guard lock(mutex_);
   place->number = next_number_++;
@@ -72,28 +73,44 @@ void PoolQueue::wake_all() {
   sleeping_.clear();
 }
 
+void PoolQueue::begin_window(base::Time now) {
+  window_completed_.store(status_->completed.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  window_began_.store(now, std::memory_order_relaxed);
+}
+
+// Only a time in which somebody waited all along tells what the pool can do; and completions come in bunches, so that it
+// takes a number of them, or a long time, to know their rate.
 void PoolQueue::sample(base::Time now) {
-  const std::uint64_t completed = status_->completed.load(std::memory_order_relaxed);
-  const bool waits = length() > 0;
-  // Only a time in which somebody waited all along tells what the pool can do.
-  if (waits && waited_then_) {
-    static constexpr double kNew = 0.3;
-    const double rate = static_cast<double>(completed - sampled_completed_) / std::chrono::duration<double>(now - sampled_at_).count();
-    const double old = per_second_.load(std::memory_order_relaxed);
-    per_second_.store(old == 0 ? rate : old + (rate - old) * kNew, std::memory_order_relaxed);
+  const base::Time began = window_began_.load(std::memory_order_relaxed);
+  if (began == base::kNever) return;
+  if (length() == 0) {
+    window_began_.store(base::kNever, std::memory_order_relaxed);
+    return;
   }
-  waited_then_ = waits;
-  sampled_at_ = now;
-  sampled_completed_ = completed;
+  const std::uint64_t done = status_->completed.load(std::memory_order_relaxed) - window_completed_.load(std::memory_order_relaxed);
+  const double seconds = std::chrono::duration<double>(now - began).count();
+  const bool enough = (done >= 50 && seconds >= 0.1) || (done >= 10 && seconds >= 1) || seconds >= 10;
+  if (!enough) return;
+  const double rate = static_cast<double>(done) / seconds;
+  const double old = per_second_.load(std::memory_order_relaxed);
+  per_second_.store(old == 0 ? rate : (old + rate) / 2, std::memory_order_relaxed);
+  begin_window(now);
 }
 
 Duration PoolQueue::time_to_drain(const balance::PoolView& pool, base::Time now) const {
   double rate = per_second_.load(std::memory_order_relaxed);
   if (rate <= 0) {
-    // Never measured yet: by Little's law, from what is in flight and how long it takes.
+    // Never measured yet: by Little's law, from what is in flight and how long it took of late; but no faster than what has
+    // been seen since the queue began.
     double latencies = 0;
     for (const auto& replica : pool.replicas) latencies += replica->averages.latency(now);
-    if (latencies > 0) rate = static_cast<double>(status_->in_flight.load(std::memory_order_relaxed)) * static_cast<double>(pool.replicas.size()) / latencies;
+    const auto in_flight = static_cast<double>(status_->in_flight.load(std::memory_order_relaxed));
+    if (latencies > 0) rate = in_flight * static_cast<double>(pool.replicas.size()) / latencies;
+    if (const base::Time began = window_began_.load(std::memory_order_relaxed); began < now) {
+      const auto done = static_cast<double>(status_->completed.load(std::memory_order_relaxed) - window_completed_.load(std::memory_order_relaxed));
+      const double seen = (done + 1) / std::chrono::duration<double>(now - began).count();
+      rate = rate <= 0 ? seen : std::min(rate, seen);
+    }
   }
   if (rate <= 0) return std::chrono::seconds(1);
   const double seconds = (length() + 1) / rate;

@@ -50,6 +50,7 @@ class PoolQueue final : public balance::Waiters {
   static constexpr base::Duration kSample = std::chrono::milliseconds(50);
 
  private:
+  void begin_window(base::Time now);
   void wake(const PlacePtr& place);
 
   const config::Pool& settings_;
@@ -57,10 +58,10 @@ class PoolQueue final : public balance::Waiters {
   std::mutex mutex_;
   std::uint64_t next_number_ = 0;                // guarded by mutex_, as the next
   std::map<std::uint64_t, PlacePtr> sleeping_;  // by number; those who were woken are out of it
-  std::atomic<double> per_second_ = 0;           // completions while somebody waited
-  base::Time sampled_at_{};
-  std::uint64_t sampled_completed_ = 0;
-  bool waited_then_ = false;
+  std::atomic<double> per_second_ = 0;           // completions while somebody waited; 0: not known yet
+  // What is being measured: begun when the first had to wait, or when the last measurement was complete.
+  std::atomic<base::Time> window_began_ = base::kNever;
+  std::atomic<std::uint64_t> window_completed_ = 0;
 };
 
 }  // namespace ringmaster::proxy

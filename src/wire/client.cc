@@ -97,7 +97,7 @@ Async<Result<FetchResponse>> fetch(io::Loop& loop, const Endpoint& server, const
   auto stream = co_await io::connect(loop, server, deadline);
   if (!stream) co_return std::unexpected(stream.error());
   std::string head =
-      request.method + " " + request.target + " HTTP/1.1\r\nHost: " + request.host + "\r\nUser-Agent: ringmaster\r\nConnection: close\r\n" + request.headers;
+      request.preface + request.method + " " + request.target + " HTTP/1.1\r\nHost: " + request.host + "\r\nUser-Agent: ringmaster\r\nConnection: close\r\n" + request.headers;
   if (!request.body.empty() || request.method == "POST") head += "Content-Length: " + std::to_string(request.body.size()) + "\r\n";
   head += "\r\n" + request.body;
   const std::string_view piece = head;

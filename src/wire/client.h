@@ -97,6 +97,7 @@ struct FetchRequest {
   std::string method = "GET";
   std::string target = "/";
   std::string host = "localhost";
+  std::string preface;  // sent before the request: a PROXY header
   std::string headers;  // whole lines
   std::string body;
   bool head_only = false;  // the answer's body is not wanted: the status is enough

@@ -1,0 +1,188 @@
+#include "admin/metrics.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <iterator>
+#include <map>
+
+namespace ringmaster::admin {
+
+using proxy::Answers;
+using proxy::LatencyBuckets;
+
+namespace {
+
+// One family after the other: all samples of a name have to stand together.
+class Writer {
+ public:
+  void family(std::string_view name, std::string_view type, std::string_view help) {
+    name_ = name;
+    fmt::format_to(std::back_inserter(text_), "# HELP ringmaster_{} {}\n# TYPE ringmaster_{} {}\n", name, help, name, type);
+  }
+  template <class T>
+  void sample(std::string_view labels, T value) {
+    fmt::format_to(std::back_inserter(text_), "ringmaster_{}{}{}{} {}\n", name_, labels.empty() ? "" : "{", labels, labels.empty() ? "" : "}", value);
+  }
+  void histogram(std::string_view labels, const LatencyBuckets& latency) {
+    const std::string_view comma = labels.empty() ? "" : ",";
+    std::uint64_t below = 0;
+    for (std::size_t i = 0; i < latency.counts.size(); ++i) {
+      below += latency.counts[i];
+      const std::string bound = i < LatencyBuckets::kBounds.size() ? fmt::format("{}", LatencyBuckets::kBounds[i]) : "+Inf";
+      fmt::format_to(std::back_inserter(text_), "ringmaster_{}_bucket{{{}{}le=\"{}\"}} {}\n", name_, labels, comma, bound, below);
+    }
+    fmt::format_to(std::back_inserter(text_), "ringmaster_{}_sum{{{}}} {}\nringmaster_{}_count{{{}}} {}\n", name_, labels, latency.sum, name_, labels, below);
+  }
+  std::string take() { return std::move(text_); }
+
+ private:
+  std::string name_;
+  std::string text_;
+};
+
+// A label's value: backslash, quote and line feed are escaped.
+std::string escaped(std::string_view value) {
+  std::string text;
+  for (const char c : value) {
+    if (c == '\n') {
+      text += "\\n";
+      continue;
+    }
+    if (c == '"' || c == '\\') text += '\\';
+    text += c;
+  }
+  return text;
+}
+
+struct Labelled {
+  std::string labels;
+  const Answers* answers;
+};
+
+void write_answers(Writer& out, std::string_view of, std::string_view help, const std::vector<Labelled>& all) {
+  out.family(fmt::format("{}_responses_total", of), "counter", fmt::format("Responses {}, by class of status.", help));
+  for (const auto& [labels, answers] : all) {
+    for (std::size_t i = 0; i < answers->by_class.size(); ++i) out.sample(fmt::format("{},class=\"{}xx\"", labels, i + 1), answers->by_class[i]);
+  }
+  out.family(fmt::format("{}_response_seconds", of), "histogram", fmt::format("Time of the responses {}.", help));
+  for (const auto& [labels, answers] : all) out.histogram(labels, answers->latency);
+  out.family(fmt::format("{}_received_bytes_total", of), "counter", fmt::format("Bytes of bodies received: {}.", help));
+  for (const auto& [labels, answers] : all) out.sample(labels, answers->bytes_received);
+  out.family(fmt::format("{}_sent_bytes_total", of), "counter", fmt::format("Bytes of bodies sent: {}.", help));
+  for (const auto& [labels, answers] : all) out.sample(labels, answers->bytes_sent);
+}
+
+void write_routes(Writer& out, const config::Config& config, const std::vector<proxy::WorkerMetrics>& workers) {
+  std::vector<proxy::RouteMetrics> sums(config.routes.size() + 1);
+  for (const proxy::WorkerMetrics& worker : workers) {
+    for (std::size_t i = 0; i < sums.size() && i < worker.routes.size(); ++i) sums[i].add(worker.routes[i]);
+  }
+  std::vector<Labelled> all;
+  for (std::size_t i = 0; i < sums.size(); ++i) {
+    all.push_back({fmt::format("route=\"{}\"", i < config.routes.size() ? escaped(config.routes[i].name) : "default"), &sums[i].answers});
+  }
+  write_answers(out, "route", "that clients got", all);
+  const auto each = [&](std::string_view name, std::string_view type, std::string_view help, auto value) {
+    out.family(name, type, help);
+    for (std::size_t i = 0; i < sums.size(); ++i) out.sample(all[i].labels, value(sums[i]));
+  };
+  each("route_in_flight", "gauge", "Requests in flight.", [](const auto& r) { return r.in_flight; });
+  each("route_aborted_total", "counter", "Exchanges that did not end clean: the client left, or its response broke off.", [](const auto& r) { return r.aborted; });
+  each("route_limited_total", "counter", "Requests refused with 429.", [](const auto& r) { return r.limited; });
+}
+
+void write_pools(Writer& out, const config::Config& config, const proxy::Registry& registry, const std::vector<proxy::WorkerMetrics>& workers) {
+  std::vector<proxy::PoolMetrics> sums(config.pools.size());
+  for (const proxy::WorkerMetrics& worker : workers) {
+    for (std::size_t i = 0; i < sums.size() && i < worker.pools.size(); ++i) sums[i].add(worker.pools[i]);
+  }
+  const auto each = [&](std::string_view name, std::string_view type, std::string_view help, auto value) {
+    out.family(name, type, help);
+    for (std::size_t i = 0; i < sums.size(); ++i) {
+      out.sample(fmt::format("pool=\"{}\"", config.pools[i].name), value(sums[i], *registry.status(config.pools[i].name)));
+    }
+  };
+  using M = const proxy::PoolMetrics&;
+  using S = const balance::PoolStatus&;
+  each("pool_ready", "gauge", "Replicas that get requests.", [](M, S s) { return s.ready.load(); });
+  each("pool_ejected", "gauge", "Replicas that were taken out for their errors.", [](M, S s) { return s.ejected.load(); });
+  each("pool_queue", "gauge", "Requests that wait for a replica.", [](M, S s) { return s.waiting.load(); });
+  each("pool_queued_total", "counter", "Requests that had to wait.", [](M m, S) { return m.queued; });
+  each("pool_queue_timeouts_total", "counter", "Requests that waited in vain.", [](M m, S) { return m.queue_timeouts; });
+  each("pool_refused_total", "counter", "Requests refused because the queue was full.", [](M m, S) { return m.refused_full; });
+  each("pool_retries_total", "counter", "Requests tried on another replica.", [](M m, S) { return m.retries; });
+  each("pool_retries_denied_total", "counter", "Retries that the budget did not allow.", [](M m, S) { return m.retries_denied; });
+  each("pool_hedges_total", "counter", "Second attempts beside a slow first one.", [](M m, S) { return m.hedges; });
+  each("pool_tunnels", "gauge", "Upgraded connections.", [](M m, S) { return m.tunnels; });
+}
+
+void write_replicas(Writer& out, const config::Config& config, const proxy::Registry& registry, const std::vector<proxy::WorkerMetrics>& workers) {
+  std::map<const balance::Replica*, proxy::ReplicaMetrics> sums;
+  for (const proxy::WorkerMetrics& worker : workers) {
+    for (const auto& [replica, metrics] : worker.replicas) sums[replica.get()].add(metrics);
+  }
+  std::vector<std::pair<std::string, const balance::Replica*>> replicas;
+  std::vector<Labelled> all;
+  for (const config::Pool& pool : config.pools) {
+    for (const auto& replica : registry.replicas(pool.name)) {
+      replicas.emplace_back(fmt::format("pool=\"{}\",slot=\"{}\",replica=\"{}\"", pool.name, replica->slot, escaped(replica->name)), replica.get());
+      all.push_back({replicas.back().first, &sums[replica.get()].answers});
+    }
+  }
+  write_answers(out, "replica", "that replicas gave", all);
+  const auto each = [&](std::string_view name, std::string_view type, std::string_view help, auto value) {
+    out.family(name, type, help);
+    for (const auto& [labels, replica] : replicas) out.sample(labels, value(*replica, sums[replica]));
+  };
+  using R = const balance::Replica&;
+  using M = const proxy::ReplicaMetrics&;
+  each("replica_up", "gauge", "1 if it gets requests.", [](R r, M) { return r.ready() ? 1 : 0; });
+  each("replica_in_flight", "gauge", "Requests in flight.", [](R r, M) { return r.in_flight(); });
+  each("replica_requests_total", "counter", "Requests begun.", [](R r, M) { return r.cell->requests.load(); });
+  each("replica_failures_total", "counter", "Requests without a usable answer.", [](R r, M) { return r.cell->failures.load(); });
+  each("replica_ejections_total", "counter", "Times that it was taken out for its errors.", [](R r, M) { return r.ejections.load(); });
+  each("replica_connections_opened_total", "counter", "Connections made to it.", [](R, M m) { return m.connections_opened; });
+}
+
+}  // namespace
+
+ProcessFigures parse_process_figures(std::string_view stat, unsigned ticks_per_second, unsigned page_bytes) {
+  ProcessFigures figures;
+  const std::size_t name_end = stat.rfind(')');  // the name may hold spaces
+  if (name_end == std::string_view::npos) return figures;
+  std::vector<std::uint64_t> fields;
+  for (std::string_view rest = stat.substr(name_end + 1); !rest.empty();) {
+    const std::size_t space = rest.find(' ');
+    std::uint64_t number = 0;
+    std::from_chars(rest.data(), rest.data() + std::min(space, rest.size()), number);
+    fields.push_back(number);
+    rest = space == std::string_view::npos ? std::string_view{} : rest.substr(space + 1);
+  }
+  if (fields.size() < 24 || ticks_per_second == 0) return figures;  // proc(5): utime is 14th, stime 15th, rss 24th; ours begin with the 2nd's end
+  figures.cpu_seconds = static_cast<double>(fields[12] + fields[13]) / ticks_per_second;
+  figures.resident_bytes = fields[22] * page_bytes;
+  return figures;
+}
+
+std::string render_metrics(const config::Config& config, const proxy::Registry& registry, const std::vector<proxy::WorkerMetrics>& workers,
+                           const ProcessFigures& process, std::uint64_t engine) {
+  Writer out;
+  write_routes(out, config, workers);
+  write_pools(out, config, registry, workers);
+  write_replicas(out, config, registry, workers);
+  out.family("worker_connections", "gauge", "Connections of clients.");
+  for (std::size_t i = 0; i < workers.size(); ++i) out.sample(fmt::format("worker=\"{}\"", i), workers[i].connections);
+  out.family("worker_accepted_total", "counter", "Connections accepted.");
+  for (std::size_t i = 0; i < workers.size(); ++i) out.sample(fmt::format("worker=\"{}\"", i), workers[i].accepted);
+  out.family("engine", "gauge", "Which engine this is: it grows when one is replaced, and then counters begin anew.");
+  out.sample("", engine);
+  out.family("process_cpu_seconds_total", "counter", "CPU time of the engine.");
+  out.sample("", process.cpu_seconds);
+  out.family("process_resident_memory_bytes", "gauge", "Memory of the engine.");
+  out.sample("", process.resident_bytes);
+  return out.take();
+}
+
+}  // namespace ringmaster::admin

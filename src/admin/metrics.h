@@ -1,0 +1,24 @@
+// GET /metrics: what the workers have counted, in the Prometheus text format (version 0.0.4).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "config/config.h"
+#include "proxy/metrics.h"
+#include "proxy/registry.h"
+
+namespace ringmaster::admin {
+
+// What the operating system says of the engine's process; zeros where it says nothing.
+struct ProcessFigures {
+  double cpu_seconds = 0;
+  std::uint64_t resident_bytes = 0;
+};
+// Of Linux's /proc/self/stat.
+ProcessFigures parse_process_figures(std::string_view stat, unsigned ticks_per_second, unsigned page_bytes);
+
+std::string render_metrics(const config::Config& config, const proxy::Registry& registry, const std::vector<proxy::WorkerMetrics>& workers,
+                           const ProcessFigures& process, std::uint64_t engine);
+
+}  // namespace ringmaster::admin
