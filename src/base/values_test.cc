@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/names.h"
 #include "base/network.h"
+#include "base/histogram.h"
 #include "base/random.h"
 
 namespace ringmaster::base {
@@ -56,6 +57,19 @@ TEST(Names, AllowWhatTheContractAllows) {
 }
 
 TEST(Log, MakesBytesPrintable) { EXPECT_EQ(log::printable("a\nb\x1b[0m", 20), "a\\x0ab\\x1b[0m"); }
+
+TEST(Histogram, KnowsPercentilesToAboutOnePerCent) {
+  Histogram histogram;
+  EXPECT_EQ(histogram.percentile(0.5), Duration::zero());
+  for (int us = 1; us <= 100000; ++us) histogram.record(std::chrono::microseconds(us));
+  for (const double share : {0.01, 0.5, 0.9, 0.99, 0.999}) {
+    EXPECT_NEAR(to_ms(histogram.percentile(share)), share * 100, share * 100 * 0.017) << share;
+  }
+  histogram.age();
+  EXPECT_NEAR(static_cast<double>(histogram.total()), 50000, 1500);
+  histogram.record(std::chrono::hours(100));
+  EXPECT_GT(histogram.percentile(1), std::chrono::minutes(60));
+}
 
 }  // namespace
 }  // namespace ringmaster::base

@@ -208,17 +208,28 @@ void read_config(const toml::table& root, Config& config, Faults& faults) {
 
 }  // namespace
 
-std::variant<Config, std::vector<Fault>> parse(const std::string& file, std::string text) {
-  Config config;
-  config.file = file;
+static void parse_into(Config& config, const std::string& text, Faults& faults) {
   config.admin = Endpoint::loopback(5001);
-  Faults faults;
   try {
-    const toml::table root = toml::parse(text, file);
+    const toml::table root = toml::parse(text, config.file);
     read_config(root, config, faults);
   } catch (const toml::parse_error& error) {
     faults.add(error.source(), std::string(error.description()));
   }
+}
+
+std::vector<std::string> unmentioned_settings(const std::string& text) {
+  Config config;
+  Faults faults;
+  parse_into(config, text, faults);
+  return faults.unmentioned();
+}
+
+std::variant<Config, std::vector<Fault>> parse(const std::string& file, std::string text) {
+  Config config;
+  config.file = file;
+  Faults faults;
+  parse_into(config, text, faults);
   if (!faults.empty()) return faults.take();
   config.text = std::move(text);
   return config;

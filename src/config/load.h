@@ -21,4 +21,8 @@ std::string to_string(const std::string& file, const std::vector<Fault>& faults)
 // `file` is only a name, for messages.
 std::variant<Config, std::vector<Fault>> parse(const std::string& file, std::string text);
 
+// The settings that a file of this text could have and has not, as "[pool.*] grace". For the test that config/reference.toml
+// shows them all.
+std::vector<std::string> unmentioned_settings(const std::string& text);
+
 }  // namespace ringmaster::config

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
+
 namespace ringmaster::config {
 namespace {
 
@@ -93,6 +95,36 @@ TEST(Config, RefusesWhatWouldBeDangerousOrAmbiguous) {
   has(good_text + "policy = \"ring\"\n[pool.web.ring]\nvirtual_servers = 200\n", "do not fit 512 slots");
   has("[pool.web]\ncommand = [\"x\"]\npolicy = \"ring\"\n", "needs a key");
   has("x = [", "t.toml:1:");
+}
+
+TEST(Reference, ShowsEverySettingThereIs) {
+  std::ifstream file(RINGMASTER_SOURCE_DIR "/config/reference.toml");
+  const std::string text((std::istreambuf_iterator<char>(file)), {});
+  ASSERT_FALSE(text.empty());
+  EXPECT_TRUE(std::holds_alternative<Config>(parse("reference.toml", text)));
+  EXPECT_EQ(unmentioned_settings(text), std::vector<std::string>{});
+  // The test can fail: without a line, its setting is missed.
+  std::string shorter = text;
+  shorter.replace(shorter.find("hedge_percentile"), 16, "# gone          ");
+  EXPECT_EQ(unmentioned_settings(shorter), std::vector<std::string>{"[pool.*.retry] hedge_percentile"});
+}
+
+TEST(Routes, HaveTheirFaultsNamed) {
+  const std::string pool = "[[listener]]\naddress = \"127.0.0.1:1\"\npool = \"web\"\n[pool.web]\ncommand = [\"x\", \"{port}\"]\n[[route]]\n";
+  const auto first = [&](const std::string& route) {
+    const auto parsed = parse("t", pool + route);
+    const auto* faults = std::get_if<std::vector<Fault>>(&parsed);
+    return faults == nullptr ? std::string() : faults->front().message;
+  };
+  EXPECT_EQ(first("prefix = \"/a\"\npool = \"web\""), "");
+  EXPECT_EQ(first("prefix = \"/a\""), "a route has either a pool, or an answer: redirect = \"…\", or status = … with a body");
+  EXPECT_EQ(first("prefix = \"/a\"\npath = \"/b\"\npool = \"web\""), "a route has a path or a prefix, not both");
+  EXPECT_EQ(first("path = \"/a/../b\"\npool = \"web\""), "path: requests' paths are compared in their normal form, which this is not: '/b'");
+  EXPECT_EQ(first("host = \"a*b.org\"\npool = \"web\""), "host: it must be a host name such as example.org, or *.example.org, without a port");
+  EXPECT_EQ(first("path = \"/a\"\npool = \"web\"\nstrip_prefix = true"), "there is no prefix to strip or replace");
+  EXPECT_EQ(first("pool = \"web\"\nrequest_headers = {set = {Content-Length = \"1\"}}"), "'content-length' frames or routes the message and cannot be changed");
+  EXPECT_EQ(first("pool = \"web\"\nrequest_headers = {set = {X = \"a\\r\\nB: c\"}}"), "the value of X must be text in quotes, without control characters");
+  EXPECT_EQ(first("pool = \"web\"\nrate = {per_second = 1, key = \"request_id\"}"), "a random key limits nothing: use source, path, header:X, cookie:X or query:X");
 }
 
 }  // namespace

@@ -143,6 +143,7 @@ void Reader::parsed(std::string_view key, const std::function<base::Result<void>
 }
 
 void Reader::finish() {
+  for (const std::string& asked : asked_) faults_.note(name_, asked, table_.get(asked) != nullptr);
   for (const auto& [key, node] : table_) {
     if (std::ranges::find(asked_, key.str()) != asked_.end()) continue;
     std::string known;

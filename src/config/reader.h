@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <charconv>
 #include <functional>
+#include <map>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -25,8 +26,22 @@ class Faults {
   }
   bool empty() const { return faults_.empty(); }
 
+  // Readers tell which settings they have asked for, and which of these were there.
+  void note(const std::string& table, const std::string& key, bool present) {
+    const std::string setting = (table.starts_with("[pool.") ? "[pool.*" + table.substr(table.find_first_of(".]", 6)) : table) + " " + key;
+    settings_[setting] |= present;
+  }
+  std::vector<std::string> unmentioned() const {
+    std::vector<std::string> names;
+    for (const auto& [setting, present] : settings_) {
+      if (!present) names.push_back(setting);
+    }
+    return names;
+  }
+
  private:
   std::vector<Fault> faults_;
+  std::map<std::string, bool> settings_;  // and whether any table has it
 };
 
 class Reader {
