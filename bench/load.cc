@@ -51,6 +51,7 @@ struct Connection {
   unsigned long long answer_left = 0;  // of its body
   bool in_body = false;
   bool busy = false;
+  bool refused = false;
 };
 
 Options options;
@@ -59,7 +60,8 @@ int epoll_fd = -1;
 std::string request;
 std::array<char, 1 << 18> scratch;
 std::array<char, 1 << 20> filler;
-std::vector<unsigned> latencies;  // counts by a log-linear scale, 64 steps to an octave of microseconds
+std::vector<unsigned> latencies;        // counts by a log-linear scale, 64 steps to an octave of microseconds
+std::vector<unsigned> refusal_latencies;  // the same of answers with 4xx and 5xx
 unsigned long long answered = 0, errors = 0, refused = 0, bytes = 0;
 std::vector<Connection*> idle;
 std::deque<Clock::time_point> waiting;  // open loop: due, and no connection free
@@ -103,7 +105,8 @@ void reopen(Connection& c) {
 void finished(Connection& c, Clock::time_point now) {
   ++answered;
   const auto us = std::chrono::duration_cast<std::chrono::microseconds>(now - c.due).count();
-  ++latencies[std::min(latencies.size() - 1, bucket_of(static_cast<unsigned long long>(std::max<long long>(us, 0))))];
+  std::vector<unsigned>& counts = c.refused ? refusal_latencies : latencies;
+  ++counts[std::min(counts.size() - 1, bucket_of(static_cast<unsigned long long>(std::max<long long>(us, 0))))];
   c.busy = false;
   if (options.fresh) reopen(c);
   if (over) return;
@@ -158,7 +161,12 @@ bool take(Connection& c, std::string_view got) {
       if (c.head.empty()) c.head = got;
       return false;
     }
-    if (got.size() < 12 || got[9] != '2') ++(got[9] == '5' || got[9] == '4' ? refused : errors);
+    c.refused = got.size() > 12 && (got[9] == '5' || got[9] == '4');
+    if (c.refused) {
+      ++refused;
+    } else if (got.size() < 12 || got[9] != '2') {
+      ++errors;
+    }
     static constexpr std::string_view kLength = "content-length:";
     const auto same = [](char a, char b) { return (a | 32) == (b | 32); };
     const auto found = std::search(got.begin(), got.begin() + static_cast<std::ptrdiff_t>(end), kLength.begin(), kLength.end(), same);
@@ -238,11 +246,13 @@ void run(std::vector<Connection>& connections) {
   over = true;
 }
 
-double percentile(double share) {
-  const auto wanted = static_cast<unsigned long long>(share * static_cast<double>(answered));
+double percentile(const std::vector<unsigned>& counts, double share) {
+  unsigned long long total = 0;
+  for (const unsigned count : counts) total += count;
+  const auto wanted = static_cast<unsigned long long>(share * static_cast<double>(total));
   unsigned long long seen = 0;
-  for (std::size_t i = 0; i < latencies.size(); ++i) {
-    seen += latencies[i];
+  for (std::size_t i = 0; i < counts.size(); ++i) {
+    seen += counts[i];
     if (seen > wanted) return value_of(i) / 1000;
   }
   return 0;
@@ -291,13 +301,15 @@ int main(int argc, char** argv) {
   if (options.fresh) request += "Connection: close\r\n";
   request += "\r\n";
   latencies.resize(64 * 40);
+  refusal_latencies.resize(64 * 40);
   epoll_fd = ::epoll_create1(EPOLL_CLOEXEC);
   std::vector<Connection> connections(options.connections);
   for (Connection& c : connections) open(c);
   const auto begun = Clock::now();
   run(connections);
   const double seconds = std::chrono::duration<double>(Clock::now() - begun).count();
-  std::printf("{\"requests\":%llu,\"errors\":%llu,\"refused\":%llu,\"seconds\":%.3f,\"bytes\":%llu,\"p50_ms\":%.3f,\"p90_ms\":%.3f,\"p99_ms\":%.3f,\"p999_ms\":%.3f,\"late\":%zu}\n",
-              answered, errors, refused, seconds, bytes, percentile(0.5), percentile(0.9), percentile(0.99), percentile(0.999), waiting.size());
+  std::printf("{\"requests\":%llu,\"errors\":%llu,\"refused\":%llu,\"seconds\":%.3f,\"bytes\":%llu,\"p50_ms\":%.3f,\"p90_ms\":%.3f,\"p99_ms\":%.3f,\"p999_ms\":%.3f,\"refusal_p99_ms\":%.3f,\"late\":%zu}\n",
+              answered, errors, refused, seconds, bytes, percentile(latencies, 0.5), percentile(latencies, 0.9), percentile(latencies, 0.99),
+              percentile(latencies, 0.999), percentile(refusal_latencies, 0.99), waiting.size());
   return 0;
 }

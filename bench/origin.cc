@@ -1,6 +1,6 @@
 // The server behind every balancer that is measured: as little work as possible, so that the balancer is what is busy.
 //
-//   origin ADDRESS        127.0.0.1:8080 or unix:/path
+//   origin ADDRESS [MS]   127.0.0.1:8080 or unix:/path; every answer takes MS milliseconds
 //
 //   GET /bytes/N   N bytes        GET /slow/MS   a small answer after MS milliseconds      all else: a small answer, after the body
 //
@@ -47,6 +47,7 @@ struct Connection {
 };
 
 int epoll_fd = -1;
+int delay_ms = 0;
 std::multimap<Clock::time_point, Connection*> later;
 std::vector<Connection*> ended;
 
@@ -137,6 +138,10 @@ bool answer(Connection& c, std::string_view path) {
     c.out_body = std::strtoull(path.data() + 7, nullptr, 10);
     c.out_head = "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: " + std::to_string(c.out_body) + "\r\n\r\n";
     return send(c);
+  }
+  if (delay_ms > 0 && !path.empty()) {
+    later.emplace(Clock::now() + std::chrono::milliseconds(delay_ms), &c);
+    return false;
   }
   if (path.starts_with("/slow/")) {
     later.emplace(Clock::now() + std::chrono::milliseconds(std::atoi(path.data() + 6)), &c);
@@ -230,7 +235,7 @@ void serve(int listener) {
       Connection* connection = later.begin()->second;
       later.erase(later.begin());
       if (connection->fd < 0) continue;
-      if (answer(*connection, "/")) receive(*connection);
+      if (answer(*connection, {})) receive(*connection);
     }
     for (Connection* connection : ended) {
       if (std::ranges::none_of(later, [&](const auto& entry) { return entry.second == connection; })) delete connection;
@@ -242,10 +247,11 @@ void serve(int listener) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 2) {
-    std::fprintf(stderr, "usage: origin ADDRESS\n");
+  if (argc != 2 && argc != 3) {
+    std::fprintf(stderr, "usage: origin ADDRESS [MS]\n");
     return 2;
   }
+  if (argc == 3) delay_ms = std::atoi(argv[2]);
   ::signal(SIGPIPE, SIG_IGN);
   epoll_fd = ::epoll_create1(EPOLL_CLOEXEC);
   const int listener = listen_at(argv[1]);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "balance/admission.h"
 
@@ -23,36 +24,44 @@ class Picking {
       : pool_(pool), key_(key), tried_(tried), state_(state), panic_(pool.status->panic(pool.panic_below_percent)) {}
 
   Replica* by_policy();
-  bool usable(const Replica& replica) const {
-    if (!replica.ready() && !(panic_ && replica.doubtful())) return false;
-    if (std::ranges::find(tried_, &replica) != tried_.end()) return false;
-    return !pool_.counted() || has_room(pool_, replica, std::uint64_t{replica.in_flight()} + 1);
-  }
+  bool usable(const Replica& replica) const { return eligible(replica) && fits(replica); }
 
  private:
   std::uint32_t count() const { return static_cast<std::uint32_t>(pool_.replicas.size()); }
   Replica& at(std::uint32_t index) const { return *pool_.replicas[index]; }
 
-  // Highest random weight (Thaler and Ravishankar, 1998): over slots, so a slot's next replica inherits its keys.
+  bool eligible(const Replica& replica) const {
+    if (!replica.ready() && !(panic_ && replica.doubtful())) return false;
+    return tried_.empty() || std::ranges::find(tried_, &replica) == tried_.end();
+  }
+  bool fits(const Replica& replica) const { return !pool_.counted() || has_room(pool_, replica, std::uint64_t{replica.in_flight()} + 1); }
+
+  // Highest random weight (Thaler and Ravishankar, 1998): over slots, so a slot's next replica inherits its keys. Nearly
+  // always the best has room; only if it has not are the others asked.
   Replica* rendezvous() {
+    Replica* best = rendezvous([this](const Replica& replica) { return eligible(replica); });
+    return best == nullptr || fits(*best) ? best : rendezvous([this](const Replica& replica) { return usable(replica); });
+  }
+  template <class F>
+  Replica* rendezvous(F candidate) {
     Replica* best = nullptr;
     double best_score = 0;
     std::uint64_t best_hash = 0;
-    for (const auto& replica : pool_.replicas) {
-      const std::uint64_t hash = base::Random(key_ ^ (replica->slot * 0xd6e8feb86659fd93ULL)).next();
+    for (std::uint32_t i = 0; i < count(); ++i) {
+      const std::uint64_t hash = base::Random(key_ ^ pool_.slot_hashes[i]).next();
       if (pool_.equal_weights) {
-        if ((best == nullptr || hash > best_hash) && usable(*replica)) {
-          best = replica.get();
+        if ((best == nullptr || hash > best_hash) && candidate(at(i))) {
+          best = &at(i);
           best_hash = hash;
         }
         continue;
       }
       // The weighted score is w / -ln(u), u even over (0, 1). As -ln(u) >= 1 - u, most lose without a logarithm.
       const double u = (static_cast<double>(hash >> 11) + 0.5) * 0x1.0p-53;
-      if (best != nullptr && replica->weight <= best_score * (1 - u)) continue;
-      const double score = replica->weight / -std::log(u);
-      if ((best == nullptr || score > best_score) && usable(*replica)) {
-        best = replica.get();
+      if (best != nullptr && at(i).weight <= best_score * (1 - u)) continue;
+      const double score = at(i).weight / -std::log(u);
+      if ((best == nullptr || score > best_score) && candidate(at(i))) {
+        best = &at(i);
         best_score = score;
       }
     }
@@ -106,8 +115,10 @@ class Picking {
 
   double load(const Replica& replica) const {
     const double in_flight = 1.0 + replica.in_flight() + replica.averages.phantoms(state_.now);
-    const double work = pool_.policy == Policy::peak_ewma ? in_flight * (replica.averages.latency(state_.now) + 1e-6) : in_flight;
-    return work / (replica.weight * warmth(replica));
+    double work = pool_.policy == Policy::peak_ewma ? in_flight * (replica.averages.latency(state_.now) + 1e-6) : in_flight;
+    if (!pool_.equal_weights) work /= replica.weight;
+    const double warm = warmth(replica);
+    return warm < 1 ? work / warm : work;
   }
 
   // The least load of all, equals taking turns; above kScanMax of two, or of all if neither of these will do.
@@ -122,17 +133,15 @@ class Picking {
       if (a_usable || b_usable) return a_usable ? &a : &b;
     }
     Replica* best = nullptr;
-    double least = 0;
+    double least = std::numeric_limits<double>::infinity();
     std::uint32_t index = state_.turn++ % count();
     for (std::uint32_t i = 0; i < count(); ++i) {
       Replica& replica = at(index);
       if (++index == count()) index = 0;
-      if (!usable(replica)) continue;
-      const double its = load(replica);
-      if (best == nullptr || its < least) {
-        best = &replica;
-        least = its;
-      }
+      const double its = usable(replica) ? load(replica) : std::numeric_limits<double>::infinity();
+      const bool better = its < least;
+      best = better ? &replica : best;
+      least = better ? its : least;
     }
     return best;
   }

@@ -59,24 +59,27 @@ struct PoolStatus {
   }
 };
 
-// One epoch of a slot.
+// One epoch of a slot. What pick() looks at stands first.
 class Replica {
+  // One word for all that decides whether it gets requests, so that each change of it changes the pool's counts exactly once.
+  std::atomic<std::uint32_t> standing_ = static_cast<std::uint32_t>(Phase::starting);
+
  public:
-  std::string pool;
-  std::string name;
   std::uint32_t slot = 0;  // counted from 1
-  std::uint64_t epoch = 0;
   std::uint32_t weight = 1;
-  base::Endpoint endpoint;
-  std::int64_t pid = 0;
   std::uint32_t cell_index = 0;
   Cell* cell = nullptr;            // of this engine's generation
   std::vector<Cell*> other_cells;  // of the generations that still drain
-  std::shared_ptr<PoolStatus> status = std::make_shared<PoolStatus>();
+  std::atomic<base::Time> ready_since = base::Time{};  // for slow start; the beginning of time: long ago
   Averages averages;
   std::atomic<std::uint32_t> errors_in_a_row = 0;
   std::atomic<std::uint32_t> ejections = 0;
-  std::atomic<base::Time> ready_since = base::Time{};  // for slow start; the beginning of time: long ago
+  std::shared_ptr<PoolStatus> status = std::make_shared<PoolStatus>();
+  std::string pool;
+  std::string name;
+  std::uint64_t epoch = 0;
+  base::Endpoint endpoint;
+  std::int64_t pid = 0;
 
   Phase phase() const { return static_cast<Phase>(standing_.load(std::memory_order_relaxed) & kPhase); }
   bool ready() const { return is_ready(standing_.load(std::memory_order_relaxed)); }
@@ -120,7 +123,6 @@ class Replica {
   }
 
  private:
-  // One word, so that each change of it changes the pool's counts exactly once.
   static constexpr std::uint32_t kPhase = 0xff;
   static constexpr std::uint32_t kExited = 0x100;
   static constexpr std::uint32_t kEjected = 0x200;
@@ -147,8 +149,6 @@ class Replica {
     const auto ejected_in = [](std::uint32_t s) { return (s & kSeated) != 0 && (s & kEjected) != 0 ? 1U : 0U; };
     status->ejected += ejected_in(after) - ejected_in(before);
   }
-
-  std::atomic<std::uint32_t> standing_ = static_cast<std::uint32_t>(Phase::starting);
 };
 
 }  // namespace ringmaster::balance

@@ -13,9 +13,8 @@ namespace ringmaster::balance {
 class Fleet {
  public:
   // `n` replicas; or `many`, without making the tables anew for each.
-  Fleet(Policy policy, std::uint32_t n, std::uint32_t many = 0) {
+  Fleet(Policy policy, std::uint32_t n, std::uint32_t many = 0, RingSettings settings = printed_ring()) : settings_(std::move(settings)) {
     pool.policy = policy;
-    apply_preset("s1", settings_);
     for (std::uint32_t slot = 1; slot <= n; ++slot) add(slot);
     for (std::uint32_t slot = 1; slot <= many; ++slot) seat(slot, 1, 1);
     rebuild();
@@ -50,6 +49,11 @@ class Fleet {
   std::uint32_t key_to(std::uint64_t key, std::vector<Replica*> tried = {}) {
     Replica* picked = pick(pool, key, tried, state);
     return picked == nullptr ? 0 : picked->slot;
+  }
+  static RingSettings printed_ring() {
+    RingSettings settings;
+    apply_preset("s1", settings);
+    return settings;
   }
   PoolView pool;
   PickState state{42};

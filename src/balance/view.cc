@@ -79,6 +79,10 @@ static bool same_members(const PoolView& a, const PoolView& b) {
 base::Result<void> prepare(PoolView& pool, const RingSettings& ring, const PoolView* before) {
   const auto& replicas = pool.replicas;
   pool.equal_weights = std::ranges::all_of(replicas, [&](const auto& r) { return r->weight == replicas.front()->weight; });
+  pool.slot_hashes.clear();
+  if (pool.policy == Policy::rendezvous) {
+    for (const auto& replica : replicas) pool.slot_hashes.push_back(replica->slot * 0xd6e8feb86659fd93ULL);
+  }
   if (before != nullptr && before->policy == pool.policy && same_members(pool, *before)) {
     pool.ring = before->ring;
     pool.maglev = before->maglev;

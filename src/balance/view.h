@@ -37,6 +37,7 @@ struct PoolView {
   unsigned panic_below_percent = 50;
   std::vector<std::shared_ptr<Replica>> replicas;  // in the order of their slots
   bool equal_weights = true;
+  std::vector<std::uint64_t> slot_hashes;  // rendezvous: of each replica's slot
   // Tables of the policies that have one, for `replicas` by index.
   std::shared_ptr<const Ring> ring;
   std::shared_ptr<const Maglev> maglev;

@@ -180,14 +180,34 @@ void Engine::on_message(const link::Message& message) {
 
 void Engine::follow(std::uint64_t generation) {
   generation_ = generation;
-  publish();
+  publish_when_due();
   if (!admin_server_) start_admin();
+}
+
+// Making a view of a very large pool takes a while (0.2 s for the table of ten thousand replicas): when many changes come
+// at once, one view has them all, and at most a fifth of our time goes into views.
+void Engine::publish_when_due() {
+  if (publish_pending_) return;
+  if (loop_.system().now() >= next_publish_) {
+    publish();
+  } else {
+    publish_pending_ = true;
+    loop_.root().spawn(publish_later());
+  }
+}
+
+Async<void> Engine::publish_later() {
+  const Code slept = co_await loop_.sleep(next_publish_ - loop_.now());
+  publish_pending_ = false;
+  if (slept != Code::cancelled) publish();
 }
 
 // Gives all workers the present view. Once the last has it, the master is told: from then on no request goes to a
 // replica that the view does not have.
 void Engine::publish() {
+  const base::Time began = loop_.system().now();
   const std::shared_ptr<const balance::View> view = registry_->view();
+  next_publish_ = loop_.system().now() + 4 * (loop_.system().now() - began);
   const auto departed = std::make_shared<std::vector<proxy::Registry::Record>>();
   for (std::size_t i = 0; i < view_->pools.size(); ++i) {
     const auto& now = view->pools[i].replicas;

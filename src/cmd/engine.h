@@ -41,6 +41,8 @@ class Engine {
   io::Async<void> listen_on();
   void follow(std::uint64_t generation);
   void publish();
+  void publish_when_due();
+  io::Async<void> publish_later();
   proxy::Balancer::Reports reports();
   io::Async<void> sample_queues();
   io::Async<std::vector<proxy::WorkerMetrics>> collect_metrics();
@@ -64,6 +66,8 @@ class Engine {
   std::unique_ptr<wire::Server> admin_server_;
   std::vector<std::unique_ptr<Worker>> workers_;
   std::uint64_t generation_ = 0;  // of the last snapshot or change
+  base::Time next_publish_{};
+  bool publish_pending_ = false;
   bool stale_ = true;             // a message was lost: only a snapshot helps
   unsigned ending_ = 0;           // workers that still drain
   io::Signal worker_ended_;

@@ -125,6 +125,7 @@ std::shared_ptr<const balance::View> Registry::view() {
     if (!prepared) {  // the master refuses such an /add; if one slips through, requests still have to go somewhere
       base::log::error("pool '{}': {}; requests are spread by rendezvous instead", pool.name, base::describe(prepared.error()));
       pool.policy = balance::Policy::rendezvous;
+      CHECK(balance::prepare(pool, settings.ring, nullptr).has_value());
     }
   }
   last_view_ = view;

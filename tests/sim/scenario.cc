@@ -362,6 +362,7 @@ class Scenario {
       pool.replicas.back()->set_phase(balance::Phase::ready);
     }
     balance::PickState state(1);
+    CHECK(balance::prepare(pool, {}, nullptr).has_value());
     return balance::pick(pool, balance::hash_of(key), {}, state)->slot;
   }
 
