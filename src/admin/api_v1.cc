@@ -18,8 +18,9 @@ using Act = link::Command::Act;
 
 static std::string dump(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace) + "\n"; }
 
-ApiV1::ApiV1(const config::Config& config, const proxy::Registry& registry, Operations& operations, Collect collect, About about)
-    : config_(config), registry_(registry), operations_(operations), collect_(std::move(collect)), about_(std::move(about)) {}
+ApiV1::ApiV1(const config::Config& config, const proxy::Registry& registry, Operations& operations, Collect collect,
+             std::function<std::uint64_t()> dropped_log_bytes, About about)
+    : config_(config), registry_(registry), operations_(operations), collect_(std::move(collect)), dropped_log_bytes_(std::move(dropped_log_bytes)), about_(std::move(about)) {}
 
 wire::Handler::ErrorPage ApiV1::error_page(unsigned status, std::string_view why) const {
   return {"application/problem+json", dump({{"type", "about:blank"}, {"title", http::reason_phrase(status)}, {"status", status}, {"detail", why}})};
@@ -77,7 +78,7 @@ Async<void> ApiV1::metrics(wire::Exchange& exchange) {
   const auto ticks = static_cast<unsigned>(::sysconf(_SC_CLK_TCK));
   const auto page = static_cast<unsigned>(::sysconf(_SC_PAGESIZE));
   const ProcessFigures process = stat ? parse_process_figures(*stat, ticks, page) : ProcessFigures{};
-  const std::string text = render_metrics(config_, registry_, workers, process, about_.engine);
+  const std::string text = render_metrics(config_, registry_, workers, process, about_.engine, dropped_log_bytes_());
   co_await exchange.reply(200, "text/plain; version=0.0.4; charset=utf-8", text);
 }
 
@@ -178,8 +179,8 @@ json ApiV1::pool(const config::Pool& settings, bool with_ring) const {
                         {"weight", replica->weight},
                         {"ejected", replica->ejected()},
                         {"in_flight", replica->in_flight()},
-                        {"requests", replica->cell->requests.load(std::memory_order_relaxed)},
-                        {"failures", replica->cell->failures.load(std::memory_order_relaxed)}});
+                        {"requests", replica->requests()},
+                        {"failures", replica->failures()}});
   }
   json result = {{"name", settings.name}, {"policy", balance::name(settings.policy)}, {"ready", ready}, {"replicas", replicas}};
   result["waiting"] = registry_.status(settings.name)->waiting.load();
@@ -194,6 +195,7 @@ json ApiV1::ring(const config::Pool& settings) const {
   const auto view = registry_.last_view();
   const balance::PoolView* pool = view->find(settings.name);
   json layout = json::array();
+  if (pool->ring == nullptr) return layout;  // it had no room: see Registry::view()
   for (std::uint32_t slot = 0; slot < pool->ring->slots(); ++slot) {
     const std::uint32_t owner = pool->ring->owner(slot);
     if (owner == balance::Ring::kNobody) continue;

@@ -32,7 +32,8 @@ class ApiV1 final : public wire::Handler {
   // Awaits a copy of what every worker has counted, in their order.
   using Collect = std::function<io::Async<std::vector<proxy::WorkerMetrics>>()>;
 
-  ApiV1(const config::Config& config, const proxy::Registry& registry, Operations& operations, Collect collect, About about);
+  ApiV1(const config::Config& config, const proxy::Registry& registry, Operations& operations, Collect collect,
+        std::function<std::uint64_t()> dropped_log_bytes, About about);
 
   io::Async<void> handle(wire::Exchange& exchange) override;
   ErrorPage error_page(unsigned status, std::string_view why) const override;
@@ -52,6 +53,7 @@ class ApiV1 final : public wire::Handler {
   const proxy::Registry& registry_;
   Operations& operations_;
   Collect collect_;
+  std::function<std::uint64_t()> dropped_log_bytes_;
   About about_;
 };
 

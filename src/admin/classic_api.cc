@@ -50,11 +50,12 @@ std::vector<std::string> ClassicApi::names() const {
 
 bool ClassicApi::may_call(const wire::Exchange& exchange) const {
   if (listener_.classic_from.empty()) return true;  // on loopback; the configuration sees to that
-  return std::ranges::any_of(listener_.classic_from, [&](const base::Network& network) { return network.contains(exchange.peer()); });
+  return std::ranges::any_of(listener_.classic_from, [&](const base::Network& network) { return network.contains(exchange.client()); });
 }
 
 Async<void> ClassicApi::handle(wire::Exchange& exchange) {
   const std::string_view path = exchange.path();
+  frontend_.identify_client(exchange);
   const bool list = path == "/rep" || path == "/get";
   if (list) {
     co_await call(exchange, "GET, HEAD");

@@ -90,6 +90,7 @@ void write_routes(Writer& out, const config::Config& config, const std::vector<p
   };
   each("route_in_flight", "gauge", "Requests in flight.", [](const auto& r) { return r.in_flight; });
   each("route_aborted_total", "counter", "Exchanges that did not end clean: the client left, or its response broke off.", [](const auto& r) { return r.aborted; });
+  each("route_retries_total", "counter", "Tries beside the first.", [](const auto& r) { return r.retries; });
   each("route_limited_total", "counter", "Requests refused with 429.", [](const auto& r) { return r.limited; });
 }
 
@@ -97,6 +98,15 @@ void write_pools(Writer& out, const config::Config& config, const proxy::Registr
   std::vector<proxy::PoolMetrics> sums(config.pools.size());
   for (const proxy::WorkerMetrics& worker : workers) {
     for (std::size_t i = 0; i < sums.size() && i < worker.pools.size(); ++i) sums[i].add(worker.pools[i]);
+  }
+  std::vector<Labelled> all;
+  for (std::size_t i = 0; i < sums.size(); ++i) all.push_back({fmt::format("pool=\"{}\"", config.pools[i].name), &sums[i].answers});
+  write_answers(out, "pool", "that a pool's replicas gave", all);
+  out.family("pool_in_flight", "gauge", "Requests in flight.");
+  for (const config::Pool& pool : config.pools) {
+    std::uint64_t in_flight = 0;
+    for (const auto& replica : registry.replicas(pool.name)) in_flight += replica->in_flight();
+    out.sample(fmt::format("pool=\"{}\"", pool.name), in_flight);
   }
   const auto each = [&](std::string_view name, std::string_view type, std::string_view help, auto value) {
     out.family(name, type, help);
@@ -127,6 +137,7 @@ void write_replicas(Writer& out, const config::Config& config, const proxy::Regi
   std::vector<Labelled> all;
   for (const config::Pool& pool : config.pools) {
     for (const auto& replica : registry.replicas(pool.name)) {
+      if (replica->phase() == balance::Phase::draining) continue;  // its successor may have the same name and slot
       replicas.emplace_back(fmt::format("pool=\"{}\",slot=\"{}\",replica=\"{}\"", pool.name, replica->slot, escaped(replica->name)), replica.get());
       all.push_back({replicas.back().first, &sums[replica.get()].answers});
     }
@@ -140,9 +151,10 @@ void write_replicas(Writer& out, const config::Config& config, const proxy::Regi
   using M = const proxy::ReplicaMetrics&;
   each("replica_up", "gauge", "1 if it gets requests.", [](R r, M) { return r.ready() ? 1 : 0; });
   each("replica_in_flight", "gauge", "Requests in flight.", [](R r, M) { return r.in_flight(); });
-  each("replica_requests_total", "counter", "Requests begun.", [](R r, M) { return r.cell->requests.load(); });
-  each("replica_failures_total", "counter", "Requests without a usable answer.", [](R r, M) { return r.cell->failures.load(); });
+  each("replica_requests_total", "counter", "Requests begun.", [](R r, M) { return r.requests(); });
+  each("replica_failures_total", "counter", "Requests without a usable answer.", [](R r, M) { return r.failures(); });
   each("replica_ejections_total", "counter", "Times that it was taken out for its errors.", [](R r, M) { return r.ejections.load(); });
+  each("replica_connections_idle", "gauge", "Connections kept for the next request.", [](R, M m) { return m.connections_idle; });
   each("replica_connections_opened_total", "counter", "Connections made to it.", [](R, M m) { return m.connections_opened; });
 }
 
@@ -167,22 +179,32 @@ ProcessFigures parse_process_figures(std::string_view stat, unsigned ticks_per_s
 }
 
 std::string render_metrics(const config::Config& config, const proxy::Registry& registry, const std::vector<proxy::WorkerMetrics>& workers,
-                           const ProcessFigures& process, std::uint64_t engine) {
+                           const ProcessFigures& process, std::uint64_t engine, std::uint64_t dropped_log_bytes) {
   Writer out;
   write_routes(out, config, workers);
   write_pools(out, config, registry, workers);
   write_replicas(out, config, registry, workers);
   out.family("worker_connections", "gauge", "Connections of clients.");
-  for (std::size_t i = 0; i < workers.size(); ++i) out.sample(fmt::format("worker=\"{}\"", i), workers[i].connections);
+  const auto each_worker = [&](auto value) {
+    for (const proxy::WorkerMetrics& worker : workers) out.sample(fmt::format("worker=\"{}\"", worker.worker), value(worker));
+  };
+  each_worker([](const auto& worker) { return worker.connections; });
   out.family("worker_accepted_total", "counter", "Connections accepted.");
-  for (std::size_t i = 0; i < workers.size(); ++i) out.sample(fmt::format("worker=\"{}\"", i), workers[i].accepted);
+  each_worker([](const auto& worker) { return worker.accepted; });
+  out.family("worker_refused_connections_total", "counter", "Connections refused: too many from one address.");
+  each_worker([](const auto& worker) { return worker.refused; });
+  out.family("worker_rejected_total", "counter", "Requests that were no proper HTTP, or came too slowly.");
+  each_worker([](const auto& worker) { return worker.rejected; });
+  out.family("access_log_dropped_bytes_total", "counter", "Lines of the access log that could not be written.");
+  out.sample("", dropped_log_bytes);
   out.family("engine", "gauge", "Which engine this is: it grows when one is replaced, and then counters begin anew.");
   out.sample("", engine);
-  out.family("process_cpu_seconds_total", "counter", "CPU time of the engine.");
-  out.sample("", process.cpu_seconds);
-  out.family("process_resident_memory_bytes", "gauge", "Memory of the engine.");
-  out.sample("", process.resident_bytes);
-  return out.take();
+  // The names that Prometheus' own libraries give, so that usual dashboards show them.
+  return out.take() + fmt::format(
+                          "# HELP process_cpu_seconds_total CPU time of the engine.\n# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total {}\n"
+                          "# HELP process_resident_memory_bytes Memory of the engine.\n# TYPE process_resident_memory_bytes gauge\n"
+                          "process_resident_memory_bytes {}\n",
+                          process.cpu_seconds, process.resident_bytes);
 }
 
 }  // namespace ringmaster::admin

@@ -19,6 +19,6 @@ struct ProcessFigures {
 ProcessFigures parse_process_figures(std::string_view stat, unsigned ticks_per_second, unsigned page_bytes);
 
 std::string render_metrics(const config::Config& config, const proxy::Registry& registry, const std::vector<proxy::WorkerMetrics>& workers,
-                           const ProcessFigures& process, std::uint64_t engine);
+                           const ProcessFigures& process, std::uint64_t engine, std::uint64_t dropped_log_bytes);
 
 }  // namespace ringmaster::admin

@@ -37,21 +37,21 @@ std::uint64_t weight_in_use(const PoolView& pool) {
   return sum;
 }
 
-bool has_room(const PoolView& pool, const Replica& replica, std::uint64_t with_it) {
+bool has_room(const PoolView& pool, const Replica& replica, std::uint64_t with_it, Bound bound) {
   if (pool.max_in_flight != 0 && with_it > pool.max_in_flight) return false;
-  if (pool.bound_thousandths == 0) return true;
+  if (pool.bound_thousandths == 0 || bound == Bound::capacity) return true;
   const std::uint64_t others = pool.status->in_flight.load(std::memory_order_seq_cst);
   return with_it <= load_bound(pool.bound_thousandths, replica.weight, weight_in_use(pool), others);
 }
 
-bool try_admit(const PoolView& pool, Replica& replica, Ticket& ticket) {
+bool try_admit(const PoolView& pool, Replica& replica, Ticket& ticket, Bound bound) {
   Cell& cell = *replica.cell;
   PoolStatus& status = *pool.status;
   if (pool.counted()) {
-    if (!has_room(pool, replica, std::uint64_t{replica.in_flight()} + 1)) return false;
+    if (!has_room(pool, replica, std::uint64_t{replica.in_flight()} + 1, bound)) return false;
     std::uint64_t with_it = std::uint64_t{cell.in_flight.fetch_add(1, std::memory_order_seq_cst)} + 1;
     for (const Cell* other : replica.other_cells) with_it += other->in_flight.load(std::memory_order_relaxed);
-    if (!has_room(pool, replica, with_it)) {
+    if (!has_room(pool, replica, with_it, bound)) {
       cell.in_flight.fetch_sub(1, std::memory_order_seq_cst);
       // Our passing addition may have turned somebody away who would have fitted.
       if (status.waiting.load(std::memory_order_seq_cst) > 0 && status.waiters != nullptr) status.waiters->capacity_released();

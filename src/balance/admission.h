@@ -11,6 +11,8 @@
 
 namespace ringmaster::balance {
 
+enum class Bound : std::uint8_t;
+
 // The unit of capacity that a request or a task holds on a replica; given back by the destructor.
 class Ticket {
  public:
@@ -24,7 +26,7 @@ class Ticket {
   void release();
 
  private:
-  friend bool try_admit(const PoolView& pool, Replica& replica, Ticket& ticket);
+  friend bool try_admit(const PoolView& pool, Replica& replica, Ticket& ticket, Bound bound);
   Replica* replica_ = nullptr;  // outlives the ticket: whoever holds one holds its Upstream
   bool counted_ = false;        // in the pool's status, too
 };
@@ -36,10 +38,13 @@ std::uint64_t load_bound(std::uint32_t factor_thousandths, std::uint64_t weight,
 // The sum of weights that shares are of: of the replicas that get requests now.
 std::uint64_t weight_in_use(const PoolView& pool);
 
-// Whether the replica may have `with_it` requests in flight now.
-bool has_room(const PoolView& pool, const Replica& replica, std::uint64_t with_it);
+// Bounded load is for keys, which have other places to go; a sticky session has not, and only capacity counts.
+enum class Bound : std::uint8_t { load_and_capacity, capacity };
 
-// Takes a ticket if the replica has room. It may be one that pick() has chosen, or a sticky one.
-bool try_admit(const PoolView& pool, Replica& replica, Ticket& ticket);
+// Whether the replica may have `with_it` requests in flight now.
+bool has_room(const PoolView& pool, const Replica& replica, std::uint64_t with_it, Bound bound = Bound::load_and_capacity);
+
+// Takes a ticket if the replica has room.
+bool try_admit(const PoolView& pool, Replica& replica, Ticket& ticket, Bound bound = Bound::load_and_capacity);
 
 }  // namespace ringmaster::balance

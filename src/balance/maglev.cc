@@ -32,7 +32,8 @@ Maglev::Maglev(const std::vector<Member>& members) {
     const std::uint64_t slot = member.slot;
     const std::uint64_t offset = XXH3_64bits_withSeed(&slot, sizeof slot, 1);
     const std::uint64_t skip = XXH3_64bits_withSeed(&slot, sizeof slot, 2);
-    walks.push_back({static_cast<std::uint32_t>(offset % size), static_cast<std::uint32_t>(skip % (size - 1)) + 1, 0});
+    walks.push_back({static_cast<std::uint32_t>(offset % size), static_cast<std::uint32_t>(skip % (size - 1)) + 1,
+                     1 - static_cast<double>(member.weight) / heaviest});  // so that the first round gives everybody one
   }
   entries_.assign(size, kFree);
   for (std::uint32_t filled = 0;;) {

@@ -25,15 +25,15 @@ class Picking {
 
   Replica* by_policy();
   bool usable(const Replica& replica) const { return eligible(replica) && fits(replica); }
+  bool eligible(const Replica& replica) const {
+    if (!replica.ready() && !(panic_ && replica.doubtful())) return false;
+    return tried_.empty() || std::ranges::find(tried_, &replica) == tried_.end();
+  }
 
  private:
   std::uint32_t count() const { return static_cast<std::uint32_t>(pool_.replicas.size()); }
   Replica& at(std::uint32_t index) const { return *pool_.replicas[index]; }
 
-  bool eligible(const Replica& replica) const {
-    if (!replica.ready() && !(panic_ && replica.doubtful())) return false;
-    return tried_.empty() || std::ranges::find(tried_, &replica) == tried_.end();
-  }
   bool fits(const Replica& replica) const { return !pool_.counted() || has_room(pool_, replica, std::uint64_t{replica.in_flight()} + 1); }
 
   // Highest random weight (Thaler and Ravishankar, 1998): over slots, so a slot's next replica inherits its keys. Nearly
@@ -91,10 +91,16 @@ class Picking {
     const std::uint64_t mixed = base::Random(key_).next();
     std::uint64_t entry = mixed % table.size();
     const std::uint64_t stride = 1 + (mixed >> 32) % (table.size() - 1);
-    for (std::uint32_t step = 0; step < table.size(); ++step) {
+    static constexpr int kStepsMax = 64;
+    for (int step = 0; step < kStepsMax; ++step) {
       Replica& replica = at(table.at(static_cast<std::uint32_t>(entry)));
       if (usable(replica)) return &replica;
       entry = (entry + stride) % table.size();
+    }
+    // Nearly all are ill or full: in the order of slots, from a place that is the key's.
+    for (std::uint32_t i = 0; i < count(); ++i) {
+      Replica& replica = at(static_cast<std::uint32_t>((mixed + i) % count()));
+      if (usable(replica)) return &replica;
     }
     return nullptr;
   }
@@ -115,7 +121,13 @@ class Picking {
 
   double load(const Replica& replica) const {
     const double in_flight = 1.0 + replica.in_flight() + replica.averages.phantoms(state_.now);
-    double work = pool_.policy == Policy::peak_ewma ? in_flight * (replica.averages.latency(state_.now) + 1e-6) : in_flight;
+    double work = in_flight;
+    if (pool_.policy == Policy::peak_ewma) {
+      // One of which nothing is known gets one request, and no more until it has answered.
+      static constexpr double kUnknown = 1;  // second
+      const double latency = replica.averages.latency(state_.now);
+      work *= latency > 0 ? latency : in_flight > 1 ? kUnknown : 1e-6;
+    }
     if (!pool_.equal_weights) work /= replica.weight;
     const double warm = warmth(replica);
     return warm < 1 ? work / warm : work;
@@ -221,18 +233,15 @@ Replica* Picking::by_policy() {
 }  // namespace
 
 Replica* pick(const PoolView& pool, std::uint64_t key, std::span<Replica* const> tried, PickState& state) {
-  // All are full: said at once, however many there are.
+  // Nobody there: said at once, however many there might be.
   const PoolStatus& status = *pool.status;
-  if (pool.max_in_flight != 0) {
-    const std::uint64_t most = (std::uint64_t{status.ready.load(std::memory_order_relaxed)} + status.doubtful.load(std::memory_order_relaxed)) * pool.max_in_flight;
-    if (status.in_flight.load(std::memory_order_relaxed) >= most && most > 0) return nullptr;
-  }
+  if (status.ready.load(std::memory_order_relaxed) == 0 && !status.panic(pool.panic_below_percent)) return nullptr;
   return Picking(pool, key, tried, state).by_policy();
 }
 
-bool is_usable(const PoolView& pool, const Replica& replica, std::span<Replica* const> tried) {
+bool is_eligible(const PoolView& pool, const Replica& replica, std::span<Replica* const> tried) {
   PickState state(0);
-  return Picking(pool, 0, tried, state).usable(replica);
+  return Picking(pool, 0, tried, state).eligible(replica);
 }
 
 }  // namespace ringmaster::balance

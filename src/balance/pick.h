@@ -30,7 +30,7 @@ std::uint64_t hash_of(std::string_view text);
 // too. Costs O(1) for maglev and ring, and for the others above 16 replicas as long as most are usable; rendezvous is linear.
 Replica* pick(const PoolView& pool, std::uint64_t key, std::span<Replica* const> tried, PickState& state);
 
-// Whether pick() would consider it: for sticky sessions.
-bool is_usable(const PoolView& pool, const Replica& replica, std::span<Replica* const> tried);
+// Whether it gets requests now, room or not: for sticky sessions.
+bool is_eligible(const PoolView& pool, const Replica& replica, std::span<Replica* const> tried);
 
 }  // namespace ringmaster::balance

@@ -68,12 +68,14 @@ class Replica {
   std::uint32_t slot = 0;  // counted from 1
   std::uint32_t weight = 1;
   std::uint32_t cell_index = 0;
-  Cell* cell = nullptr;            // of this engine's generation
+  Cell* cell = nullptr;            // of this engine's generation; it may have been another replica's before
   std::vector<Cell*> other_cells;  // of the generations that still drain
   std::atomic<base::Time> ready_since = base::Time{};  // for slow start; the beginning of time: long ago
   Averages averages;
   std::atomic<std::uint32_t> errors_in_a_row = 0;
   std::atomic<std::uint32_t> ejections = 0;
+  std::uint64_t requests_before = 0;  // the cell's, when it became ours
+  std::uint64_t failures_before = 0;
   std::shared_ptr<PoolStatus> status = std::make_shared<PoolStatus>();
   std::string pool;
   std::string name;
@@ -116,6 +118,8 @@ class Replica {
     change([&](std::uint32_t s) { return seated ? s | kSeated : s & ~kSeated; });
   }
 
+  std::uint64_t requests() const { return cell->requests.load(std::memory_order_relaxed) - requests_before; }
+  std::uint64_t failures() const { return cell->failures.load(std::memory_order_relaxed) - failures_before; }
   std::uint32_t in_flight() const {
     std::uint32_t sum = cell->in_flight.load(std::memory_order_relaxed);
     for (const Cell* other : other_cells) sum += other->in_flight.load(std::memory_order_relaxed);

@@ -38,12 +38,12 @@ static Code code_of(int error) {
     case EPIPE: return Code::reset;
     case ETIMEDOUT: return Code::timeout;
     case EAGAIN:
+    case EADDRNOTAVAIL:  // no port is left for another connection
     case EMFILE:
     case ENFILE:
     case ENOBUFS: return Code::full;
     case EHOSTUNREACH:
-    case ENETUNREACH:
-    case EADDRNOTAVAIL: return Code::unreachable;
+    case ENETUNREACH: return Code::unreachable;
     case EADDRINUSE: return Code::exists;
     case EACCES:
     case EPERM: return Code::denied;

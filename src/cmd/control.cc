@@ -133,7 +133,11 @@ int run_status(const ControlOptions& options) {
   std::optional<base::Time> last;
   while (true) {
     const auto status = call(options, "GET", "/v1/status", nullptr);
-    if (!status) return 1;
+    if (!status && !options.watch) return 1;
+    if (!status) {  // said already; an engine that is replaced is back in a moment
+      pause(kInterval);
+      continue;
+    }
     if (options.json) {
       std::printf("%s\n", status->dump(options.watch ? -1 : 2).c_str());
     } else {

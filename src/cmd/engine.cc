@@ -96,8 +96,8 @@ Result<void> Engine::set_up(link::Received received) {
   // A connection of a client may need one to a replica; checks, the admin API and the log need a few always.
   static constexpr std::uint64_t kReserve = 200;
   const std::uint64_t limit = std::max(loop_.system().raise_descriptor_limit(), kReserve + 2 * std::uint64_t{setup_.workers});
-  const auto most = static_cast<unsigned>((limit - kReserve) / 2 / setup_.workers);
-  if (most < config_.connections_max) base::log::warning("{} descriptors are enough for {} connections a worker, not {}", limit, most, config_.connections_max);
+  const auto most = static_cast<unsigned>((limit - kReserve) / 2 / setup_.workers / std::max(1U, setup_.listeners));
+  if (most < config_.connections_max) base::log::warning("{} descriptors are enough for {} connections a worker and listener, not {}", limit, most, config_.connections_max);
   config_.connections_max = std::min(config_.connections_max, most);
 
   prober_ = std::make_unique<probe::Prober>(loop_, [this](const auto& replica, bool ready) { report(replica, ready); });
@@ -142,9 +142,12 @@ void Engine::open_listeners(Worker& worker) {
 }
 
 void Engine::start_admin() {
+  wire::ServerLimits limits = server_limits(config_);
+  limits.connections_per_address_max = 0;
   api_ =
-      std::make_unique<admin::ApiV1>(config_, *registry_, operations_, [this] { return collect_metrics(); }, admin::ApiV1::About{kVersion, setup_.engine, ::getpid(), setup_.workers, loop_.now()});
-  admin_server_ = std::make_unique<wire::Server>(loop_, *api_, server_limits(config_));
+      std::make_unique<admin::ApiV1>(config_, *registry_, operations_, [this] { return collect_metrics(); },
+                                         [this] { return shared_->access_log ? shared_->access_log->dropped_bytes() : 0; }, admin::ApiV1::About{kVersion, setup_.engine, ::getpid(), setup_.workers, loop_.now()});
+  admin_server_ = std::make_unique<wire::Server>(loop_, *api_, limits);
   admin_server_->listen(std::move(admin_listener_));
 }
 
@@ -223,7 +226,9 @@ void Engine::publish() {
     const auto old = worker.balancer->adopt(view, *departed);
     open_listeners(worker);
     loop_.post([this, missing, generation, old] {
-      if (--*missing == 0) channel_.send(link::Seen{generation});
+      if (--*missing > 0) return;
+      channel_.send(link::Seen{generation});
+      for (const auto& queue : shared_->queues) queue->wake_all();  // what they wait for may be in this view
     });
   });
 }
@@ -277,6 +282,8 @@ Async<std::vector<proxy::WorkerMetrics>> Engine::collect_metrics() {
     for (const auto& server : worker.servers) {
       part.connections += server->connections();
       part.accepted += server->accepted();
+      part.refused += server->refused();
+      part.rejected += server->rejected();
     }
     part.worker = worker.number;
     loop_.post([collection, part = std::move(part)]() mutable {
@@ -295,7 +302,7 @@ Async<std::vector<proxy::WorkerMetrics>> Engine::collect_metrics() {
 void Engine::report_all() {
   for (const config::Pool& pool : config_.pools) {
     for (const auto& replica : registry_->replicas(pool.name)) {
-      channel_.send(link::Health{replica->pool, replica->slot, replica->epoch, replica->ready()});
+      channel_.send(link::Health{replica->pool, replica->slot, replica->epoch, replica->phase() == balance::Phase::ready});
     }
   }
   channel_.send(link::Seen{generation_});

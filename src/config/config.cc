@@ -6,6 +6,12 @@ namespace ringmaster::config {
 
 std::string Pool::initial_name(unsigned slot) const { return slot <= names.size() ? names[slot - 1] : "Server " + std::to_string(slot); }
 
+bool Pool::fits_ring(const std::vector<unsigned>& slots) const {
+  std::uint64_t needed = 0;
+  for (const unsigned slot : slots) needed += std::uint64_t{weight(slot)} * ring.virtual_servers;
+  return policy != balance::Policy::ring || needed <= ring.slots;
+}
+
 bool Pool::on_unix_socket() const {
   const auto has = [&](std::string_view placeholder) {
     return std::ranges::any_of(command, [&](const std::string& word) { return word.contains(placeholder); });

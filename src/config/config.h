@@ -112,6 +112,8 @@ struct Pool {
 
   std::string initial_name(unsigned slot) const;
   unsigned weight(unsigned slot) const { return slot <= weights.size() ? weights[slot - 1] : 1; }
+  // Whether the ring has room for these slots' virtual servers; true for other policies.
+  bool fits_ring(const std::vector<unsigned>& slots) const;
   bool on_unix_socket() const;  // else on a loopback TCP port
 };
 
@@ -151,6 +153,7 @@ struct Timeouts {
   Duration connect = std::chrono::seconds(1);       // to a replica
   Duration replica_idle = std::chrono::seconds(4);  // a connection to a replica without a request; below what servers keep
   Duration response = std::chrono::seconds(60);     // from the request's end to the response's head
+  Duration stream = std::chrono::minutes(5);        // between two pieces of a response's body
   Duration tunnel = std::chrono::hours(1);          // an upgraded connection without a byte in either direction
 };
 

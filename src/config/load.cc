@@ -45,6 +45,11 @@ Result<void> read_field_name(const std::string& text, std::string& name) {
   return {};
 }
 
+bool is_own_field(std::string_view name) {
+  static constexpr std::array<std::string_view, 9> kOwn = {"connection", "content-length", "transfer-encoding", "host", "upgrade", "te", "trailer", "keep-alive", "expect"};
+  return std::ranges::any_of(kOwn, [&](std::string_view own) { return http::equals_ignoring_case(own, name); });
+}
+
 bool is_field_value(std::string_view text) { return http::all(text, http::kFieldValue); }
 
 namespace {
@@ -90,9 +95,10 @@ Listener read_listener(const toml::table& table, const Config& config, Faults& f
   if (listener.proxy_protocol && listener.trusted.empty()) {
     faults.add(table.source(), "proxy_protocol needs trusted = [\"10.0.0.0/8\"]: whose word about the client's address is taken");
   }
-  if (listener.classic && !listener.address.is_loopback() && listener.classic_from.empty()) {
+  const bool open = !listener.address.is_loopback() || listener.proxy_protocol || !listener.trusted.empty();
+  if (listener.classic && open && listener.classic_from.empty()) {
     faults.add(table.source(),
-               "a classic listener beyond loopback lets everybody add and remove servers: "
+               "a classic listener beyond loopback, or behind another balancer, lets everybody add and remove servers: "
                "list who may in classic_from = [\"10.0.0.0/8\"]");
   }
   reader.finish();
@@ -107,6 +113,7 @@ void read_timeouts(const toml::table& table, Timeouts& timeouts, Faults& faults)
   reader.duration("connect", timeouts.connect, 1ms);
   reader.duration("replica_idle", timeouts.replica_idle, 1ms);
   reader.duration("response", timeouts.response, 1ms);
+  reader.duration("stream", timeouts.stream, 1ms);
   reader.duration("tunnel", timeouts.tunnel, 1ms);
   reader.finish();
 }
@@ -161,6 +168,7 @@ void read_trace(const toml::table& table, Trace& trace, Faults& faults) {
   reader.flag("traceparent", trace.traceparent);
   reader.parsed("request_id", [&](const std::string& text) -> Result<void> {
     trace.request_id.clear();
+    if (is_own_field(text)) return base::fail(Code::invalid, "'" + text + "' frames or routes the message");
     return text.empty() ? Result<void>{} : read_field_name(text, trace.request_id);
   });
   reader.finish();

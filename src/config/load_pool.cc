@@ -117,7 +117,10 @@ void read_retry(const toml::table& table, Pool& pool, Faults& faults) {
   reader.count("budget_per_second", retry.budget_per_second, 0, 1'000'000);
   reader.duration("try_timeout", retry.try_timeout, 0ms);
   reader.duration("timeout", retry.timeout, 0ms);
-  reader.parsed("deadline_header", [&](const std::string& text) { return read_field_name(text, retry.deadline_header); });
+  reader.parsed("deadline_header", [&](const std::string& text) -> Result<void> {
+    if (is_own_field(text)) return base::fail(Code::invalid, "'" + text + "' frames or routes the message");
+    return read_field_name(text, retry.deadline_header);
+  });
   reader.count("hedge_percentile", retry.hedge_percentile, 0, 99);
   if (!retry.deadline_header.empty() && retry.timeout == Duration::zero()) {
     faults.add(table.source(), "a deadline_header needs a timeout: there is no deadline to tell of");

@@ -19,6 +19,7 @@ Result<void> read_host(const std::string& text, std::string& host) {
   }
   host = text;
   for (char& c : host) c = http::lower(c);
+  if (host.ends_with('.')) host.pop_back();  // the root's, which requests' hosts are compared without
   return {};
 }
 
@@ -56,10 +57,8 @@ void read_edits(Reader& outer, std::string_view key, http::FieldEdits& edits, Fa
     read_headers(reader, "set", edits.set);
     read_headers(reader, "add", edits.add);
     reader.finish();
-    static const std::set<std::string> kOwn = {"connection", "content-length", "transfer-encoding", "host", "upgrade", "te", "trailer", "keep-alive", "expect"};
-    const auto check = [&](std::string name) {
-      for (char& c : name) c = http::lower(c);
-      if (kOwn.contains(name)) faults.add(table.source(), "'" + name + "' frames or routes the message and cannot be changed");
+    const auto check = [&](const std::string& name) {
+      if (is_own_field(name)) faults.add(table.source(), "'" + name + "' frames or routes the message and cannot be changed");
     };
     for (const std::string& name : edits.remove) check(name);
     for (const auto& [name, value] : edits.set) check(name);
@@ -121,6 +120,7 @@ Route read_route(const toml::table& table, const Config& config, Faults& faults)
   read_match(reader, table, route, config);
   route.name = route.host + (route.path.empty() ? route.prefix + "/*" : route.path);
   reader.text("name", route.name);
+  if (route.name == "default") faults.add(table.source(), "'default' is what metrics call requests that no route takes");
   if (route.name.empty() || route.name.size() > 200 || !is_field_value(route.name)) faults.add(table.source(), "a route's name has 1 to 200 printable characters");
   read_answer(reader, table, route, config);
   bool strip = false;
@@ -132,6 +132,7 @@ Route read_route(const toml::table& table, const Config& config, Faults& faults)
   while (route.new_prefix.ends_with('/')) route.new_prefix.pop_back();
   if (strip && route.replaces_prefix) faults.add(table.source(), "strip_prefix and replace_prefix exclude each other");
   route.replaces_prefix |= strip;
+  if (route.replaces_prefix && route.status != 0) faults.add(table.source(), "only what goes to a pool has its prefix stripped or replaced");
   if (route.replaces_prefix && table.get("prefix") == nullptr) faults.add(table.source(), "there is no prefix to strip or replace");
   read_edits(reader, "request_headers", route.request_fields, faults);
   read_edits(reader, "response_headers", route.response_fields, faults);

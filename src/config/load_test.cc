@@ -122,7 +122,7 @@ TEST(Routes, HaveTheirFaultsNamed) {
   EXPECT_EQ(first("path = \"/a/../b\"\npool = \"web\""), "path: requests' paths are compared in their normal form, which this is not: '/b'");
   EXPECT_EQ(first("host = \"a*b.org\"\npool = \"web\""), "host: it must be a host name such as example.org, or *.example.org, without a port");
   EXPECT_EQ(first("path = \"/a\"\npool = \"web\"\nstrip_prefix = true"), "there is no prefix to strip or replace");
-  EXPECT_EQ(first("pool = \"web\"\nrequest_headers = {set = {Content-Length = \"1\"}}"), "'content-length' frames or routes the message and cannot be changed");
+  EXPECT_EQ(first("pool = \"web\"\nrequest_headers = {set = {Content-Length = \"1\"}}"), "'Content-Length' frames or routes the message and cannot be changed");
   EXPECT_EQ(first("pool = \"web\"\nrequest_headers = {set = {X = \"a\\r\\nB: c\"}}"), "the value of X must be text in quotes, without control characters");
   EXPECT_EQ(first("pool = \"web\"\nrate = {per_second = 1, key = \"request_id\"}"), "a random key limits nothing: use source, path, header:X, cookie:X or query:X");
 }

@@ -15,6 +15,7 @@ base::Result<void> read_endpoint(const std::string& text, Endpoint& endpoint);
 base::Result<void> read_key(const std::string& text, balance::Key& key);
 base::Result<void> read_path(const std::string& text, std::string& path);
 base::Result<void> read_field_name(const std::string& text, std::string& name);
+bool is_own_field(std::string_view name);  // frames or routes the message: the codec's alone
 bool is_field_value(std::string_view text);
 
 // Calls read(table) for the sub-table `key`, if there is one.

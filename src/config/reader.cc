@@ -76,7 +76,7 @@ void Reader::bytes(std::string_view key, std::uint64_t& value) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   const std::string_view unit(end, static_cast<std::size_t>(text.data() + text.size() - end));
   const int shift = unit.empty() ? 0 : unit == "KiB" ? 10 : unit == "MiB" ? 20 : unit == "GiB" ? 30 : -1;
-  if (error == std::errc{} && shift >= 0 && number < (1ULL << 32)) {
+  if (error == std::errc{} && shift >= 0 && number < (1ULL << (60 - shift))) {
     value = number << shift;
   } else {
     faults_.add(node->source(), std::string(key) + " must be a size such as \"64KiB\", \"10MiB\" or a number of bytes");

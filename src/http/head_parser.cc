@@ -1,5 +1,6 @@
 #include "http/head_parser.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cstring>
 
@@ -123,6 +124,15 @@ Parse HeadParser::parse_framing(const Fields& fields, unsigned minor_version, Fr
     framing = Framing::length;
   }
   return Parse::done;
+}
+
+bool HeadParser::has_too_many_options(const Fields& fields) {
+  static constexpr std::size_t kOptionsMax = 32;
+  std::size_t options = 0;
+  for (const Field& field : fields) {
+    if (field.id == FieldId::connection) options += 1 + static_cast<std::size_t>(std::ranges::count(field.value, ','));
+  }
+  return options > kOptionsMax;
 }
 
 bool HeadParser::wants_keep_alive(const Fields& fields, unsigned minor_version) {
@@ -254,6 +264,7 @@ Parse RequestParser::finish() {
   if (const Parse step = parse_framing(head_.fields, head_.minor_version, head_.framing, head_.content_length); step != Parse::done) {
     return step;
   }
+  if (has_too_many_options(head_.fields)) return reject(400, "Connection has too many options");
   head_.keep_alive = wants_keep_alive(head_.fields, head_.minor_version);
   head_.expects_continue = false;
   for (const Field& field : head_.fields) {
@@ -308,6 +319,7 @@ Parse ResponseParser::finish() {
   if (const Parse step = parse_framing(head_.fields, head_.minor_version, head_.framing, head_.content_length); step != Parse::done) {
     return step;
   }
+  if (has_too_many_options(head_.fields)) return reject(400, "Connection has too many options");
   head_.keep_alive = wants_keep_alive(head_.fields, head_.minor_version);
   // RFC 9112 section 6.3, rules 1 and 8.
   if (request_ == Method::head || head_.status < 200 || head_.status == 204 || head_.status == 304) {

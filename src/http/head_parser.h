@@ -42,6 +42,8 @@ class HeadParser {
   Parse parse_field(std::string_view line, Fields& fields, bool drop_underscores);
   // Content-Length and Transfer-Encoding by RFC 9112 section 6.3; Framing::none when neither is there.
   Parse parse_framing(const Fields& fields, unsigned minor_version, Framing& framing, std::uint64_t& length);
+  // Each field is looked up in Connection's list, so a long one would make a small request dear.
+  static bool has_too_many_options(const Fields& fields);
   static bool wants_keep_alive(const Fields& fields, unsigned minor_version);
 
   bool started_ = false;  // the start line has been read

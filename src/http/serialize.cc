@@ -83,9 +83,28 @@ static void append_framing(std::string& out, Framing framing, std::uint64_t cont
   }
 }
 
+// Ours, unless the route has it otherwise.
+static void append_own_field(std::string& out, std::string_view name, std::string_view value, const FieldEdits* edits) {
+  if (edits == nullptr || !edits->drops(name)) append_field(out, name, value);
+}
+
+// Whole lines of ours, but for those that the route has otherwise.
+static void append_lines(std::string& out, std::string_view lines, const FieldEdits* edits) {
+  if (edits == nullptr) {
+    out.append(lines);
+    return;
+  }
+  while (!lines.empty()) {
+    const std::size_t end = lines.find("\r\n") + 2;
+    if (!edits->drops(lines.substr(0, lines.find(':')))) out.append(lines.substr(0, end));
+    lines.remove_prefix(end);
+  }
+}
+
 static bool is_ipv6(std::string_view address) { return address.contains(':'); }
 
-static void append_forwarded(std::string& out, const RequestHead& head, const Forwarded& forwarded) {
+static void append_forwarded(std::string& out, const RequestHead& head, const Forwarded& forwarded, const FieldEdits* edits) {
+  const auto wanted = [&](std::string_view name) { return edits == nullptr || !edits->drops(name); };
   const auto append_earlier = [&](FieldId id) {
     for (const Field& field : head.fields) {
       if (forwarded.trusted && field.id == id && !field.value.empty()) out.append(field.value).append(", ");
@@ -93,13 +112,15 @@ static void append_forwarded(std::string& out, const RequestHead& head, const Fo
   };
   const auto claimed = [&](FieldId id) { return forwarded.trusted && head.fields.find(id) != nullptr; };
   if (forwarded.x_forwarded) {
-    out.append("X-Forwarded-For: ");
-    append_earlier(FieldId::x_forwarded_for);
-    out.append(forwarded.client).append("\r\n");
-    if (!claimed(FieldId::x_forwarded_proto)) append_field(out, "X-Forwarded-Proto", forwarded.proto);
-    if (!claimed(FieldId::x_forwarded_host)) append_field(out, "X-Forwarded-Host", head.authority);
+    if (wanted("X-Forwarded-For")) {
+      out.append("X-Forwarded-For: ");
+      append_earlier(FieldId::x_forwarded_for);
+      out.append(forwarded.client).append("\r\n");
+    }
+    if (!claimed(FieldId::x_forwarded_proto)) append_own_field(out, "X-Forwarded-Proto", forwarded.proto, edits);
+    if (!claimed(FieldId::x_forwarded_host)) append_own_field(out, "X-Forwarded-Host", head.authority, edits);
   }
-  if (forwarded.rfc7239) {
+  if (forwarded.rfc7239 && wanted("Forwarded")) {
     const bool v6 = is_ipv6(forwarded.client);
     out.append("Forwarded: ");
     append_earlier(FieldId::forwarded);
@@ -144,8 +165,8 @@ void append_request(std::string& out, const RequestHead& head, const RequestOpti
     if (!options.replaced.empty() && is_replaced(field, options.replaced)) continue;
     append_field(out, field.name, field.value);
   }
-  append_forwarded(out, head, options.forwarded);
-  out.append(options.extra);
+  append_forwarded(out, head, options.forwarded, options.edits);
+  append_lines(out, options.extra, options.edits);
   append_edits(out, options.edits);
   if (options.websocket) out.append(kUpgrade);
   append_framing(out, options.framing, options.content_length);
@@ -180,8 +201,8 @@ void append_response(std::string& out, const ResponseHead& head, const ResponseO
     dated |= field.id == FieldId::date;
     append_field(out, field.name, field.value);
   }
-  if (!dated) append_field(out, "Date", options.date);
-  out.append(options.extra);
+  if (!dated) append_own_field(out, "Date", options.date, options.edits);
+  append_lines(out, options.extra, options.edits);
   append_edits(out, options.edits);
   append_framing(out, options.framing, options.content_length);
   if (options.websocket) {

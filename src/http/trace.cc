@@ -34,7 +34,7 @@ void append_traceparent(std::string& out, std::uint64_t trace_high, std::uint64_
   append_hex(out, trace_low);
   out.append("-");
   append_hex(out, span | 1);
-  out.append("-01");
+  out.append("-00");
 }
 
 bool is_request_id(std::string_view text) {

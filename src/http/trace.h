@@ -10,7 +10,7 @@ namespace ringmaster::http {
 // "00-<32 hex digits>-<16>-<2>", neither id all zeros; a later version may say more after that.
 bool is_traceparent(std::string_view text);
 
-// Begins a trace of its own: version 00, sampled. The numbers are drawn at random.
+// Begins a trace of its own: version 00, and not sampled, as we record nothing. The numbers are drawn at random.
 void append_traceparent(std::string& out, std::uint64_t trace_high, std::uint64_t trace_low, std::uint64_t span);
 
 // Safe to pass on and to log: 1 to 128 letters, digits, '-', '_', '.'.

@@ -22,6 +22,7 @@ Prober::Prober(io::Loop& loop, Report report) : loop_(loop), report_(std::move(r
 Prober::~Prober() { CHECK(subjects_.empty()); }
 
 void Prober::watch(const Record& replica, const config::Pool& settings) {
+  if (stopped_) return;
   auto& subject = subjects_[replica.get()];
   if (subject) return;
   subject = std::make_unique<Subject>(loop_, settings);
@@ -54,13 +55,20 @@ void Prober::failing(const Record& replica) {
   static constexpr std::uint32_t kLongest = 10;  // times the first duration
   const balance::PoolStatus& status = *replica->status;
   const std::uint32_t living = status.ready + status.doubtful;
-  replica->errors_in_a_row = 0;
-  if ((status.ejected + 1) * 100 > living * subject.settings.ejection.most_percent) {
-    base::log::warning("{} (slot {}) fails, but too many of the pool are ejected already", replica->name, replica->slot);
+  const config::Ejection& ejection = subject.settings.ejection;
+  if ((status.ejected + 1) * 100 > living * ejection.most_percent) {
+    if (!std::exchange(subject.spared, true)) {
+      base::log::warning("{} (slot {}) fails, but no more of the pool may be ejected", replica->name, replica->slot);
+    }
     return;
   }
-  const Duration out = subject.settings.ejection.duration * std::min(kLongest, ++replica->ejections);
-  base::log::warning("{} (slot {}) is ejected for {} ms: {} errors in a row", replica->name, replica->slot, out / 1ms, subject.settings.ejection.errors);
+  subject.spared = false;
+  replica->errors_in_a_row = 0;
+  // The next time takes longer; a long good time forgets that.
+  if (loop_.now() - replica->ready_since.load() > kLongest * ejection.duration) subject.ejections = 0;
+  const Duration out = ejection.duration * std::min(kLongest, ++subject.ejections);
+  ++replica->ejections;
+  base::log::warning("{} (slot {}) is ejected for {} ms: {} errors in a row", replica->name, replica->slot, out / 1ms, ejection.errors);
   replica->set_ejected(true);
   subject.scope.spawn(return_later(replica, out));
 }
@@ -76,6 +84,7 @@ Async<void> Prober::return_later(Record replica, Duration after) {
 }
 
 Async<void> Prober::stop() {
+  stopped_ = true;
   while (!subjects_.empty()) {
     auto node = subjects_.extract(subjects_.begin());
     node.mapped()->scope.cancel();
@@ -85,7 +94,7 @@ Async<void> Prober::stop() {
 }
 
 Async<Prober::Check> Prober::check(const balance::Replica& replica, const config::Pool& pool) {
-  static constexpr std::size_t kBodyBytesMax = 64 * 1024;
+  static constexpr std::size_t kBodyBytesMax = 1 << 20;
   const config::Health& settings = pool.health;
   wire::FetchRequest request;
   // A server that wants PROXY headers wants them from checks, too: we speak for ourselves.
@@ -122,6 +131,7 @@ void Prober::decide(const Record& replica, Phase phase) {
   if (phase == Phase::ready && before != Phase::suspect) warm_up(*replica);
   replica->set_phase(phase);
   if (phase == Phase::ready) {
+    replica->errors_in_a_row = 0;
     base::log::info("{} (slot {}) is ready", replica->name, replica->slot);
     report_(replica, true);
   } else if (phase == Phase::unhealthy) {

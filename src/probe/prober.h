@@ -46,6 +46,8 @@ class Prober {
     io::Scope scope;
     io::Signal wanted;  // a check is wanted now
     const config::Pool& settings;
+    std::uint32_t ejections = 0;  // in a row, more or less
+    bool spared = false;          // it should be ejected, but too many are: said once
     Subject(io::Loop& loop, const config::Pool& its_settings) : scope(loop), settings(its_settings) {}
   };
   enum class Check : std::uint8_t { good, bad, refused, broken, unknown };
@@ -62,6 +64,7 @@ class Prober {
   io::Loop& loop_;
   Report report_;
   std::map<const balance::Replica*, std::unique_ptr<Subject>> subjects_;
+  bool stopped_ = false;
   io::Scope graveyard_;  // joins the fibers of those that were forgotten
 };
 

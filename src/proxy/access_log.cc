@@ -7,7 +7,7 @@
 
 namespace ringmaster::proxy {
 
-AccessLogFile::AccessLogFile(io::System& system, const config::AccessLog& settings) : system_(system) {
+AccessLogFile::AccessLogFile(io::System& system, const config::AccessLog& settings) : system_(system), path_(settings.path), opened_at_(system.now()) {
   if (settings.path == "-") {
     fd_ = 2;
     return;
@@ -27,7 +27,7 @@ AccessLogFile::~AccessLogFile() {
 }
 
 void AccessLogFile::submit(io::System& system, std::string lines) {
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   if (fd_ < 0 || waiting_bytes_ + lines.size() > kWaitingBytesMax) {
     dropped_.fetch_add(lines.size(), std::memory_order_relaxed);
     return;
@@ -35,7 +35,20 @@ void AccessLogFile::submit(io::System& system, std::string lines) {
   waiting_bytes_ += lines.size();
   waiting_.push_back(std::move(lines));
   if (std::exchange(writing_, true)) return;
+  lock.unlock();
   system.run_in_background([this] { write_all(); });
+}
+
+// When the file has been renamed (logrotate), the next one is begun, without a signal.
+void AccessLogFile::reopen_now_and_then() {
+  static constexpr auto kEvery = std::chrono::seconds(10);
+  const base::Time now = system_.now();
+  if (!file_ || now - opened_at_ < kEvery) return;
+  opened_at_ = now;
+  if (auto opened = system_.open_append(path_)) {
+    file_ = std::move(*opened);
+    fd_.store(file_.fd());
+  }
 }
 
 // On a thread of its own.
@@ -46,6 +59,7 @@ void AccessLogFile::write_all() {
     batch.swap(waiting_);
     waiting_bytes_ = 0;
     lock.unlock();
+    reopen_now_and_then();
     for (const std::string& lines : batch) {
       if (!system_.append(fd_, lines)) dropped_.fetch_add(lines.size(), std::memory_order_relaxed);
     }
@@ -104,6 +118,9 @@ static void append_escaped(std::string& out, std::string_view text, std::string_
   }
 }
 
+// A client that left before its answer began has 499, as nginx has it.
+static unsigned status_of(const wire::Exchange& exchange) { return exchange.status() == 0 ? 499 : exchange.status(); }
+
 // host - - [20/Nov/2026:14:00:00 +0000] "GET /home HTTP/1.1" 200 14
 void AccessLog::add_common(const wire::Exchange& exchange, const AccessRecord&) {
   const http::RequestHead& head = exchange.request();
@@ -111,7 +128,7 @@ void AccessLog::add_common(const wire::Exchange& exchange, const AccessRecord&) 
   fmt::format_to(std::back_inserter(buffer_), "{} - - [{:%d/%b/%Y:%H:%M:%S} +0000] \"{} ", base::address_text(exchange.client()), fmt::gmtime(now), head.method_text);
   append_escaped(buffer_, head.path, "\\x{:02x}");
   append_escaped(buffer_, head.query, "\\x{:02x}");
-  fmt::format_to(std::back_inserter(buffer_), " HTTP/1.{}\" {} {}\n", head.minor_version, exchange.status(), exchange.body_bytes_sent());
+  fmt::format_to(std::back_inserter(buffer_), " HTTP/1.{}\" {} {}\n", head.minor_version, status_of(exchange), exchange.body_bytes_sent());
 }
 
 void AccessLog::add_json(const wire::Exchange& exchange, const AccessRecord& record) {
@@ -131,7 +148,7 @@ void AccessLog::add_json(const wire::Exchange& exchange, const AccessRecord& rec
   text("route", record.route);
   text("replica", record.replica);
   text("request_id", record.request_id);
-  fmt::format_to(std::back_inserter(buffer_), ",\"status\":{},\"ms\":{:.3f},\"tries\":{},\"received\":{},\"sent\":{}}}\n", exchange.status(), base::to_ms(record.took),
+  fmt::format_to(std::back_inserter(buffer_), ",\"status\":{},\"complete\":{},\"ms\":{:.3f},\"tries\":{},\"received\":{},\"sent\":{}}}\n", status_of(exchange), exchange.finished(), base::to_ms(record.took),
                  record.tries, exchange.body_bytes_received(), exchange.body_bytes_sent());
 }
 

@@ -26,11 +26,14 @@ class AccessLogFile {
 
  private:
   void write_all();
+  void reopen_now_and_then();
 
   static constexpr std::size_t kWaitingBytesMax = 8 << 20;
   io::Handle file_;
-  int fd_ = -1;
+  std::atomic<int> fd_ = -1;
   io::System& system_;
+  std::string path_;
+  base::Time opened_at_;  // the writing thread's
   std::mutex mutex_;
   std::condition_variable idle_;
   std::vector<std::string> waiting_;  // guarded by mutex_, as the next two

@@ -53,7 +53,6 @@ Async<std::optional<Failure>> Attempt::connect() {
   auto made = co_await upstream_.connections().connect(std::min(deadline_, in(balancer_.config_.timeouts.connect)));
   if (!made) {
     const Code code = made.error().code;
-    // A full backlog is a busy replica, and a lack of ports is our own: neither says that it is broken.
     if ((code == Code::refused || code == Code::timeout) && upstream_.replica().change_phase(Phase::ready, Phase::suspect)) {
       balancer_.reports_.suspect(upstream_.share());
     }
@@ -219,7 +218,11 @@ Async<std::optional<Failure>> Attempt::receive(base::Time deadline, bool alone) 
 // What the balancer learns from it: only what the replica did; that a client left says nothing.
 void Attempt::count(const std::optional<Failure>& failure) {
   if (std::exchange(counted_, true)) return;
-  const bool broke = failure && failure->error.source == Source::replica && failure->error.code != Code::cancelled;
+  // A full backlog is a busy replica, and a lack of ports or descriptors is our own: neither says that it is broken.
+  // Nor does a stream of events that is silent for long.
+  const Code code = failure ? failure->error.code : Code::ok;
+  const bool says_nothing = code == Code::cancelled || code == Code::full || (code == Code::timeout && answered_);
+  const bool broke = failure && failure->error.source == Source::replica && !says_nothing;
   if (broke) {
     ticket_.failed();
     ++upstream_.metrics.failures;
@@ -231,6 +234,7 @@ void Attempt::count(const std::optional<Failure>& failure) {
   const base::Duration took = broke ? balancer_.loop_.now() - began_ : response_time_;
   if (answered_) {
     upstream_.metrics.answers.record(status, response_time_);
+    pool_.metrics.answers.record(status, response_time_);
     if (pool_.settings.retry.hedge_percentile != 0) pool_.response_times.record(response_time_);
   }
   // The averages are shared by all workers: written only where somebody reads them.
@@ -241,7 +245,7 @@ void Attempt::count(const std::optional<Failure>& failure) {
     return;
   }
   const std::uint32_t errors = replica.errors_in_a_row.fetch_add(1, std::memory_order_relaxed) + 1;
-  const bool out = pool_.settings.health.only_idle ? broke : pool_.settings.ejection.errors != 0 && errors == pool_.settings.ejection.errors;
+  const bool out = pool_.settings.health.only_idle ? broke : pool_.settings.ejection.errors != 0 && errors % pool_.settings.ejection.errors == 0;
   if (out && replica.ready()) balancer_.reports_.failing(upstream_.share());
 }
 
@@ -259,7 +263,7 @@ void Attempt::end(const std::optional<Failure>& failure) {
   count(failure);
   const bool clean = !failure && answered_ && !began_tunnel() && workspace_->reader.reusable() && (!streamed_ || upload_.done);
   active_.reset();
-  if (clean && !upstream_.retired && pool_.settings.proxy_protocol == config::ProxyProtocol::none) upstream_.connections().put(std::move(connection_));
+  if (clean && connection_ && !upstream_.retired && pool_.settings.proxy_protocol == config::ProxyProtocol::none) upstream_.connections().put(std::move(connection_));
   connection_.reset();
   ticket_.release();
 }

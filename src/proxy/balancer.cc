@@ -76,8 +76,11 @@ WorkerMetrics Balancer::metrics() const {
   WorkerMetrics all;
   all.routes = route_metrics_;
   for (const auto& pool : pools_) all.pools.push_back(pool->metrics);
-  for (const auto& upstream : upstreams_) {
-    if (upstream) all.replicas.emplace_back(upstream->share(), upstream->metrics);
+  for (const auto* upstreams : {&upstreams_, &retired_}) {
+    for (const auto& upstream : *upstreams) {
+      if (!upstream) continue;
+      all.replicas.emplace_back(upstream->share(), upstream->metrics).second.connections_idle = upstream->connections().idle();
+    }
   }
   return all;
 }

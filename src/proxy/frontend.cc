@@ -1,7 +1,6 @@
 #include "proxy/frontend.h"
 
 #include <algorithm>
-#include <ranges>
 
 #include "http/trace.h"
 #include "proxy/key.h"
@@ -26,8 +25,7 @@ Frontend::Frontend(const config::Config& config, std::size_t listener, Shared& s
       routes_(*shared.tables[listener]),
       pages_(pages == nullptr ? *this : *pages),
       on_not_found_(std::move(on_not_found)),
-      default_pool_(index_of(config, listener_.pool)),
-      request_id_name_{config.trace.request_id} {
+      default_pool_(index_of(config, listener_.pool)) {
   for (const Route& route : config.routes) pool_of_route_.push_back(index_of(config, route.pool));
 }
 
@@ -37,40 +35,68 @@ bool Frontend::trusts(const base::Endpoint& peer) const {
   return std::ranges::any_of(listener_.trusted, [&](const base::Network& network) { return network.contains(peer); });
 }
 
-// The address of one element of Forwarded (`for="[::1]:80";proto=http`) or X-Forwarded-For (`10.0.0.7`).
-static std::optional<base::Endpoint> address_of(std::string_view element) {
-  if (const std::size_t at = element.find("for="); at != std::string_view::npos) {
-    element = element.substr(at + 4);
-    element = element.substr(0, element.find(';'));
-  }
-  while (element.starts_with('"')) element.remove_prefix(1);
-  while (element.ends_with('"')) element.remove_suffix(1);
-  const bool bare_v6 = !element.starts_with('[') && std::ranges::count(element, ':') > 1;
-  const bool has_port = element.starts_with('[') ? !element.ends_with(']') : !bare_v6 && element.contains(':');
-  std::string text = bare_v6 ? "[" + std::string(element) + "]" : std::string(element);
-  if (!has_port) text += ":0";
-  const auto parsed = base::Endpoint::parse(text);
-  if (!parsed || parsed->family == base::Endpoint::Family::unix_path) return std::nullopt;
-  return *parsed;
+// "10.0.0.7", "10.0.0.7:80", "::1" or "[::1]:80"; nothing for what is no address ("unknown", "_hidden").
+static std::optional<base::Endpoint> address_of(std::string_view text) {
+  const bool bare_v6 = !text.starts_with('[') && std::ranges::count(text, ':') > 1;
+  const bool has_port = text.starts_with('[') ? !text.ends_with(']') : !bare_v6 && text.contains(':');
+  if (text.size() > 60 || text.starts_with("unix:")) return std::nullopt;
+  std::string whole = bare_v6 ? "[" + std::string(text) + "]" : std::string(text);
+  if (!has_port) whole += ":0";
+  const auto parsed = base::Endpoint::parse(whole);
+  return parsed ? std::optional(*parsed) : std::nullopt;
 }
 
-// Trusted peers say whom they forward for; the list is read from its end, and the first that we do not trust is the client.
-void Frontend::identify_client(wire::Exchange& exchange) const {
-  std::vector<base::Endpoint> chain;
-  bool known = true;
-  for (const http::Field& field : exchange.request().fields) {
-    if (field.id != http::FieldId::x_forwarded_for && field.id != http::FieldId::forwarded) continue;
-    http::for_each_element(field.value, [&](std::string_view element) {
-      const auto address = address_of(element);
-      known &= address.has_value();
-      if (address) chain.push_back(*address);
-    });
+// Splits at `separator`, but not within quotes (RFC 7239 section 4), and trims.
+template <class F>
+static void split_quoted(std::string_view list, char separator, F f) {
+  bool quoted = false;
+  std::size_t begin = 0;
+  for (std::size_t i = 0; i <= list.size(); ++i) {
+    if (i < list.size() && list[i] == '"' && (i == 0 || list[i - 1] != '\\')) quoted = !quoted;
+    if (i < list.size() && (quoted || list[i] != separator)) continue;
+    std::string_view element = list.substr(begin, i - begin);
+    begin = i + 1;
+    while (element.starts_with(' ') || element.starts_with('\t')) element.remove_prefix(1);
+    while (element.ends_with(' ') || element.ends_with('\t')) element.remove_suffix(1);
+    if (!element.empty()) f(element);
   }
-  if (!known) return;  // somebody's name in it: the peer is the last that is sure
-  for (const base::Endpoint& address : chain | std::views::reverse) {
-    exchange.set_client(address);
-    if (!trusts(address)) return;
+}
+
+// Of `for="[::1]:80";proto=http`: what "for" says; empty without one.
+static std::string_view forwarded_for(std::string_view element) {
+  std::string_view found;
+  split_quoted(element, ';', [&](std::string_view parameter) {
+    if (parameter.size() < 4 || !http::equals_ignoring_case(parameter.substr(0, 4), "for=")) return;
+    found = parameter.substr(4);
+    if (found.size() >= 2 && found.starts_with('"') && found.ends_with('"')) found = found.substr(1, found.size() - 2);
+  });
+  return found;
+}
+
+// Trusted peers say whom they forward for. The list is read from its end: the first that we do not trust is the client, and
+// what stands before it is only what that one says. One of the two fields counts, or a proxy that knows only one of them
+// would pass on what a client wrote into the other.
+bool Frontend::identify_client(wire::Exchange& exchange) const {
+  if (listener_.trusted.empty() || !trusts(exchange.peer())) return false;
+  static constexpr std::size_t kElementsMax = 16;  // from the end
+  const http::Fields& fields = exchange.request().fields;
+  const bool x_forwarded = fields.find(http::FieldId::x_forwarded_for) != nullptr;
+  std::array<std::string_view, kElementsMax> last;
+  std::size_t count = 0;
+  for (const http::Field& field : fields) {
+    if (field.id == http::FieldId::x_forwarded_for && x_forwarded) {
+      http::for_each_element(field.value, [&](std::string_view element) { last[count++ % kElementsMax] = element; });
+    } else if (field.id == http::FieldId::forwarded && !x_forwarded) {
+      split_quoted(field.value, ',', [&](std::string_view element) { last[count++ % kElementsMax] = forwarded_for(element); });
+    }
   }
+  for (std::size_t back = 0; back < std::min(count, kElementsMax); ++back) {
+    const auto address = address_of(last[(count - 1 - back) % kElementsMax]);
+    if (!address) break;
+    exchange.set_client(*address);
+    if (!trusts(*address)) break;
+  }
+  return true;
 }
 
 // --- serving ---
@@ -84,8 +110,7 @@ Async<void> Frontend::handle(wire::Exchange& exchange) {
   auto scratch = scratches_.take();
   scratch->extra.clear();
   scratch->request_id.clear();
-  const bool trusted = !listener_.trusted.empty() && trusts(exchange.peer());
-  if (trusted) identify_client(exchange);
+  const bool trusted = identify_client(exchange);
   if (const auto refusal = refuse(exchange, route, index)) {
     co_await wire::reply_error(exchange, pages_, refusal->status, refusal->why, refusal->extra);
     finish(exchange, index, {}, *scratch, balancer_.loop().now() - began);
@@ -120,17 +145,24 @@ std::optional<Frontend::Refusal> Frontend::refuse(wire::Exchange& exchange, cons
                  "Retry-After: " + std::to_string(std::chrono::ceil<std::chrono::seconds>(wait).count()) + "\r\n"};
 }
 
-// "$path" and "$query" filled in. Both have been checked by the parser: nothing in them can end a line.
-static std::string fill_in(const std::string& location, std::string_view path, std::string_view query) {
+// "$host", "$path" and "$query" filled in. All have been checked by the parser: nothing in them can end a line. A backslash
+// is escaped, as browsers take it for a slash: "/\evil.org" would lead away.
+static std::string fill_in(const std::string& location, std::string_view host, std::string_view path, std::string_view query) {
   std::string filled;
+  const auto append = [&](std::string_view text) {
+    for (const char c : text) c == '\\' ? filled.append("%5C") : filled.append(1, c);
+  };
   for (std::size_t i = 0; i < location.size();) {
     const std::string_view rest = std::string_view(location).substr(i);
     if (rest.starts_with("$path")) {
-      filled += path;
+      append(path);
       i += 5;
     } else if (rest.starts_with("$query")) {
-      filled += query;
+      append(query);
       i += 6;
+    } else if (rest.starts_with("$host")) {
+      append(host.substr(0, host.starts_with('[') ? host.find(']') + 1 : host.find(':')));
+      i += 5;
     } else {
       filled += location[i++];
     }
@@ -139,17 +171,19 @@ static std::string fill_in(const std::string& location, std::string_view path, s
 }
 
 Async<void> Frontend::answer(wire::Exchange& exchange, const Route& route, Scratch& scratch) {
-  if (!route.location.empty()) scratch.extra = "Location: " + fill_in(route.location, exchange.path(), exchange.request().query) + "\r\n";
+  if (!route.location.empty()) scratch.extra = "Location: " + fill_in(route.location, exchange.request().authority, exchange.path(), exchange.request().query) + "\r\n";
   for (const auto* fields : {&route.response_fields.set, &route.response_fields.add}) {
     for (const auto& [name, value] : *fields) scratch.extra.append(name).append(": ").append(value).append("\r\n");
   }
-  co_await exchange.reply(route.status, route.body.empty() ? std::string_view{} : route.content_type, route.body, scratch.extra);
+  const bool typed = !route.body.empty() && !route.response_fields.drops("Content-Type");
+  co_await exchange.reply(route.status, typed ? std::string_view(route.content_type) : std::string_view{}, route.body, scratch.extra);
 }
 
 // A request id and a trace, unless it brought them.
 void Frontend::append_trace(const wire::Exchange& exchange, Scratch& scratch, Forwarding& forwarding) {
   base::Random& random = balancer_.loop().random();
   const http::RequestHead& head = exchange.request();
+  std::size_t replaced = 0;
   if (const std::string& name = config_.trace.request_id; !name.empty()) {
     const http::Field* given = head.fields.find(name);
     if (given != nullptr && http::is_request_id(given->value)) {
@@ -157,13 +191,19 @@ void Frontend::append_trace(const wire::Exchange& exchange, Scratch& scratch, Fo
     } else {
       http::append_hex(scratch.request_id, random.next());
       scratch.extra.append(name).append(": ").append(scratch.request_id).append("\r\n");
-      if (given != nullptr) forwarding.replaced = request_id_name_;
+      if (given != nullptr) scratch.replaced[replaced++] = name;
     }
   }
-  if (!config_.trace.traceparent) return;
   static constexpr std::string_view kTraceparent = "traceparent";
-  const http::Field* given = head.fields.find(kTraceparent);
-  if (given != nullptr) return;  // whoever began it knows best, even what is wrong with it
+  const http::Field* given = config_.trace.traceparent ? head.fields.find(kTraceparent) : nullptr;
+  // A broken one is as none, and what belongs to it goes with it (W3C Trace Context, section 3.2.2.5).
+  const bool broken = given != nullptr && !http::is_traceparent(given->value);
+  if (broken) {
+    scratch.replaced[replaced++] = kTraceparent;
+    scratch.replaced[replaced++] = "tracestate";
+  }
+  forwarding.replaced = std::span(scratch.replaced).first(replaced);
+  if (!config_.trace.traceparent || (given != nullptr && !broken)) return;
   scratch.extra.append("traceparent: ");
   const std::uint64_t high = random.next();
   const std::uint64_t low = random.next();
@@ -202,6 +242,7 @@ void Frontend::finish(const wire::Exchange& exchange, std::size_t route, const S
   } else {
     ++metrics.aborted;
   }
+  if (summary.tries > 1) metrics.retries += summary.tries - 1;
   metrics.answers.bytes_received += exchange.body_bytes_received();
   metrics.answers.bytes_sent += exchange.body_bytes_sent();
   AccessLog& log = balancer_.access_log();

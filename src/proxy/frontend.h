@@ -14,7 +14,8 @@ class Frontend final : public wire::Handler {
            NotFound on_not_found = {});
 
   io::Async<void> handle(wire::Exchange& exchange) override;
-  Balancer& balancer() { return balancer_; }
+  // Sets the exchange's client, if a trusted peer names it; true if the peer is trusted.
+  bool identify_client(wire::Exchange& exchange) const;
 
  private:
   // What of a request is made up here, and referred to until it has ended; taken from a pool.
@@ -22,6 +23,7 @@ class Frontend final : public wire::Handler {
     std::string path;
     std::string extra;
     std::string request_id;
+    std::array<std::string_view, 3> replaced;
   };
   // An answer of our own, instead of a replica's.
   struct Refusal {
@@ -35,7 +37,6 @@ class Frontend final : public wire::Handler {
   };
 
   bool trusts(const base::Endpoint& peer) const;
-  void identify_client(wire::Exchange& exchange) const;
   std::optional<Refusal> refuse(wire::Exchange& exchange, const config::Route* route, std::size_t index);
   io::Async<void> answer(wire::Exchange& exchange, const config::Route& route, Scratch& scratch);
   Forwarding prepare(const wire::Exchange& exchange, const config::Route* route, std::size_t index, bool trusted, Scratch& scratch);
@@ -51,7 +52,6 @@ class Frontend final : public wire::Handler {
   NotFound on_not_found_;
   std::size_t default_pool_;
   std::vector<std::size_t> pool_of_route_;
-  std::array<std::string_view, 1> request_id_name_;
   wire::ObjectPool<Scratch> scratches_;
 };
 

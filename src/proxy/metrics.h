@@ -54,14 +54,16 @@ struct RouteMetrics {
   Answers answers;              // that clients got
   std::uint64_t aborted = 0;    // the client left, or its answer broke off
   std::uint64_t limited = 0;    // 429
+  std::uint64_t retries = 0;
   std::uint64_t in_flight = 0;  // now
   void add(const RouteMetrics& other) {
     answers.add(other.answers);
-    aborted += other.aborted, limited += other.limited, in_flight += other.in_flight;
+    aborted += other.aborted, retries += other.retries, limited += other.limited, in_flight += other.in_flight;
   }
 };
 
 struct PoolMetrics {
+  Answers answers;                   // that its replicas gave
   std::uint64_t retries = 0;
   std::uint64_t retries_denied = 0;  // by the budget
   std::uint64_t hedges = 0;
@@ -70,6 +72,7 @@ struct PoolMetrics {
   std::uint64_t queue_timeouts = 0;  // 503: waited too long
   std::uint64_t tunnels = 0;         // open now
   void add(const PoolMetrics& other) {
+    answers.add(other.answers);
     retries += other.retries, retries_denied += other.retries_denied, hedges += other.hedges, queued += other.queued;
     refused_full += other.refused_full, queue_timeouts += other.queue_timeouts, tunnels += other.tunnels;
   }
@@ -79,9 +82,10 @@ struct ReplicaMetrics {
   Answers answers;             // that it gave
   std::uint64_t failures = 0;  // no usable answer
   std::uint64_t connections_opened = 0;
+  std::uint64_t connections_idle = 0;  // kept, now
   void add(const ReplicaMetrics& other) {
     answers.add(other.answers);
-    failures += other.failures, connections_opened += other.connections_opened;
+    failures += other.failures, connections_opened += other.connections_opened, connections_idle += other.connections_idle;
   }
 };
 
@@ -93,6 +97,8 @@ struct WorkerMetrics {
   std::vector<std::pair<std::shared_ptr<balance::Replica>, ReplicaMetrics>> replicas;
   std::uint64_t connections = 0;  // of clients, now
   std::uint64_t accepted = 0;
+  std::uint64_t refused = 0;
+  std::uint64_t rejected = 0;
 };
 
 }  // namespace ringmaster::proxy

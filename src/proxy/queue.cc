@@ -11,25 +11,34 @@ PoolQueue::PoolQueue(const config::Pool& settings, std::shared_ptr<balance::Pool
   status_->waiters = this;
 }
 
-PoolQueue::PlacePtr PoolQueue::enter(io::Loop& loop, bool& first) {
-  const std::uint32_t before = status_->waiting.fetch_add(1, std::memory_order_seq_cst);
-  if (before >= settings_.queue_length) {
-    status_->waiting.fetch_sub(1, std::memory_order_seq_cst);
-    return nullptr;
-  }
-  if (before == 0 && window_began_.load(std::memory_order_relaxed) == base::kNever) begin_window(loop.now());
-  auto place = std::make_shared<Place>(loop);
+PoolQueue::PlacePtr PoolQueue::enter(io::Loop& loop, bool& look) {
   const std::lock_guard lock(mutex_);
+  const std::uint32_t before = status_->waiting.load(std::memory_order_relaxed);
+  if (before >= settings_.queue_length) return nullptr;
+  if (before == 0) begin_window(loop.now());
+  status_->waiting.store(before + 1, std::memory_order_seq_cst);
+  auto place = std::make_shared<Place>(loop);
   place->number = next_number_++;
-  sleeping_.emplace(place->number, place);
-  first = before == 0;
+  look = looking_ == 0 && fresh_.empty();
+  if (look) {
+    place->looking = true;
+    ++looking_;
+  } else {
+    sleeping_.emplace(place->number, place);
+    fresh_.insert(place->number);
+  }
   return place;
 }
 
 io::Async<Code> PoolQueue::wait(PlacePtr place, base::Time deadline) {
-  if (!place->notified) {
+  {
     const std::lock_guard lock(mutex_);
-    sleeping_.emplace(place->number, place);  // again, if a try was in vain
+    if (place->looking) {  // in vain
+      if (std::exchange(missed_, false)) co_return Code::ok;
+      const bool owed = stop_looking(*place);
+      sleeping_.emplace(place->number, place);
+      pass_on(owed, place->number);
+    }
   }
   while (!place->notified) {
     const Code woken = co_await place->signal.wait(place->loop, deadline);
@@ -39,20 +48,43 @@ io::Async<Code> PoolQueue::wait(PlacePtr place, base::Time deadline) {
   co_return Code::ok;
 }
 
-void PoolQueue::leave(const PlacePtr& place) {
-  bool pass_on = false;
-  {
-    const std::lock_guard lock(mutex_);
-    // Woken, and perhaps he does not use what he was woken for; or there is more room than for him.
-    const bool woken = sleeping_.erase(place->number) == 0;
-    const std::uint64_t most = std::uint64_t{settings_.max_in_flight} * status_->ready.load(std::memory_order_relaxed);
-    pass_on = woken && !sleeping_.empty() && (settings_.max_in_flight == 0 || status_->in_flight.load(std::memory_order_relaxed) < most);
+void PoolQueue::leave(const PlacePtr& place, bool used) {
+  const std::lock_guard lock(mutex_);
+  status_->waiting.store(status_->waiting.load(std::memory_order_relaxed) - 1, std::memory_order_seq_cst);
+  sleeping_.erase(place->number);
+  fresh_.erase(place->number);
+  if (place->looking) {
+    const bool owed = stop_looking(*place);
+    pass_on(owed && !used, 0);
   }
-  status_->waiting.fetch_sub(1, std::memory_order_seq_cst);
-  if (pass_on) capacity_released();
+  if (sleeping_.empty() && looking_ == 0) missed_ = false;
 }
 
-void PoolQueue::wake(const PlacePtr& place) {
+// What he was owed.
+bool PoolQueue::stop_looking(Place& place) {
+  place.looking = false;
+  --looking_;
+  return std::exchange(place.owed, false);
+}
+
+// Somebody has stopped looking. `owed`: there may be room that he could not use, for anybody behind `after`; else only those
+// have to look who never did.
+void PoolQueue::pass_on(bool owed, std::uint64_t after) {
+  if (owed) {
+    const auto next = sleeping_.upper_bound(after);
+    if (next != sleeping_.end()) wake(next, true);
+  } else if (!fresh_.empty() && looking_ == 0) {
+    wake(sleeping_.find(*fresh_.begin()), false);
+  }
+}
+
+void PoolQueue::wake(std::map<std::uint64_t, PlacePtr>::iterator sleeper, bool owed) {
+  const PlacePtr place = sleeper->second;
+  sleeping_.erase(sleeper);
+  fresh_.erase(place->number);
+  place->looking = true;
+  place->owed = owed;
+  ++looking_;
   place->loop.post([place] {
     place->notified = true;
     place->signal.notify();
@@ -61,16 +93,17 @@ void PoolQueue::wake(const PlacePtr& place) {
 
 void PoolQueue::capacity_released() {
   const std::lock_guard lock(mutex_);
-  if (sleeping_.empty()) return;
-  const auto first = sleeping_.begin();
-  wake(first->second);
-  sleeping_.erase(first);
+  if (sleeping_.empty()) {
+    missed_ = looking_ > 0;
+  } else {
+    wake(sleeping_.begin(), true);
+  }
 }
 
 void PoolQueue::wake_all() {
   const std::lock_guard lock(mutex_);
-  for (const auto& [number, place] : sleeping_) wake(place);
-  sleeping_.clear();
+  missed_ = looking_ > 0;
+  while (!sleeping_.empty()) wake(sleeping_.begin(), true);
 }
 
 void PoolQueue::begin_window(base::Time now) {

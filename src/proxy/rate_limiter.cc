@@ -18,7 +18,7 @@ Duration RateLimiter::ask(std::uint64_t key, Time now) {
   auto bucket = std::ranges::find(set, key, &Bucket::key);
   if (bucket == set.end()) {
     bucket = std::ranges::min_element(set, {}, &Bucket::full_at);
-    *bucket = {key, now};
+    bucket->key = key;  // and what had been used of it: else a few greedy keys could give each other fresh buckets
   }
   const Time full_at = std::max(bucket->full_at, now);
   if (full_at - now > tolerance_) return full_at - now - tolerance_;

@@ -2,7 +2,7 @@
 // would be full again (the generic cell rate algorithm, ITU-T I.371), so refilling needs no timer.
 //
 // Buckets are in a table of fixed size. When more keys are about than it has room for, the bucket that is nearest to full
-// makes place: he who is forgotten has hardly used his, so nobody who is over his rate gains by a flood of keys.
+// gets a new owner as it is: nobody gains a token by a flood of keys.
 #pragma once
 
 #include <array>

@@ -27,6 +27,8 @@ Registry::Record Registry::make(const link::ReplicaState& state) const {
   record->endpoint = state.endpoint;
   record->cell_index = state.cell;
   record->cell = &cells_[state.cell];
+  record->requests_before = record->cell->requests.load();
+  record->failures_before = record->cell->failures.load();
   record->status = statuses_.find(state.pool)->second;
   if (const config::Pool* settings = config_.find_pool(state.pool)) record->weight = settings->weight(state.slot);
   record->set_phase(state.state == State::running && state.healthy ? Phase::ready : Phase::starting);

@@ -23,7 +23,7 @@ Relay::Relay(Balancer& balancer, PoolState& pool, wire::Exchange& exchange, cons
 }
 
 Relay::~Relay() {
-  leave_queue();
+  leave_queue(false);
   for (unsigned i = 0; i < tries_; ++i) balancer_.release(*upstreams_[i]);
 }
 
@@ -32,6 +32,11 @@ Async<void> Relay::run() {
   hangup_.emplace(exchange_.client_watch(), fiber);
   pool_.budget.request(now());
   MaybeFailure failure;
+  if (!exchange_.body_complete()) failure = co_await complete_body();
+  if (failure) {
+    if (!fiber.cancelled) co_await give_up(failure);
+    co_return;
+  }
   while (tries_ < pool_.settings.retry.tries && has_view()) {
     balance::Ticket ticket;
     Upstream* upstream = choose(ticket);
@@ -40,7 +45,7 @@ Async<void> Relay::run() {
       if (!another) break;
       continue;
     }
-    leave_queue();
+    leave_queue(true);
     if (tries_ > 1) ++pool_.metrics.retries;
     Attempt attempt(balancer_, pool_, exchange_, forwarding_, *upstream, std::move(ticket), deadline_);
     Attempt* winner = &attempt;
@@ -56,20 +61,22 @@ Async<void> Relay::run() {
       streamed_ = true;
       co_await attempt.stop_upload();
     }
-    end_all(attempt, winner, failure);
+    winner->end(failure);
+    hedge_.reset();
     if (!failure || fiber.cancelled) co_return;
     const bool again = co_await may_retry(*failure);
     if (!again) break;
   }
-  leave_queue();
+  leave_queue(false);
   if (!fiber.cancelled) co_await give_up(failure);
 }
 
-void Relay::end_all(Attempt& attempt, Attempt* winner, const MaybeFailure& failure) {
-  const MaybeFailure lost = hedge_ ? MaybeFailure(Failure{{Code::cancelled, Source::us, {}}, Progress::sent}) : MaybeFailure();
-  attempt.end(winner == &attempt ? failure : lost);
-  if (hedge_) hedge_->end(winner != &attempt ? failure : lost);
-  hedge_.reset();
+// A body that fits the buffer is awaited whole before a replica is chosen: a slow client then holds none, and the request
+// can be tried again.
+Async<Relay::MaybeFailure> Relay::complete_body() {
+  const auto got = co_await exchange_.complete_body();
+  if (!got) co_return Failure{got.error(), Progress::nothing_sent};
+  co_return std::nullopt;
 }
 
 // --- choosing, and waiting for it ---
@@ -78,31 +85,36 @@ Replica* Relay::choose_sticky(const balance::PoolView& pool) {
   if (!sticky_slot_) sticky_slot_ = pool_.sticky.slot(exchange_.request()).value_or(0);
   const auto seat = std::ranges::lower_bound(pool.replicas, *sticky_slot_, {}, [](const auto& r) { return r->slot; });
   if (seat == pool.replicas.end() || (*seat)->slot != *sticky_slot_) return nullptr;
-  return balance::is_usable(pool, **seat, tried()) ? seat->get() : nullptr;
+  if (!balance::is_eligible(pool, **seat, tried())) return nullptr;
+  sticks_ = true;  // it keeps its cookie, even if this one request has to go elsewhere
+  return seat->get();
+}
+
+Upstream* Relay::use(const balance::PoolView& pool, Replica& replica) {
+  Upstream& upstream = balancer_.upstream(pool, replica);
+  ++upstream.users;
+  upstreams_[tries_] = &upstream;
+  tried_[tries_++] = &replica;
+  return &upstream;
 }
 
 Upstream* Relay::choose(balance::Ticket& ticket) {
   static constexpr int kRacesMax = 8;  // lost to other workers, in a row
   const balance::PoolView& pool = view();
-  // Nobody overtakes those who wait.
+  // Nobody overtakes those who wait: he enters the queue, and is told there whether it is his turn.
   is_full_ = pool.counted() && !place_ && pool_.queue.length() > 0;
   if (is_full_) return nullptr;
   if (!key_) key_ = key_of(pool.key, exchange_, pool_.pick);
   pool_.pick.now = now();
-  Replica* picked = pool_.sticky.on() ? choose_sticky(pool) : nullptr;
+  sticks_ = false;
+  Replica* sticky = pool_.sticky.on() ? choose_sticky(pool) : nullptr;
+  if (sticky != nullptr && balance::try_admit(pool, *sticky, ticket, balance::Bound::capacity)) return use(pool, *sticky);
   for (int race = 0; race < kRacesMax; ++race) {
-    if (picked == nullptr) picked = balance::pick(pool, *key_, tried(), pool_.pick);
+    Replica* picked = balance::pick(pool, *key_, tried(), pool_.pick);
     if (picked == nullptr) break;
-    if (balance::try_admit(pool, *picked, ticket)) {
-      Upstream& upstream = balancer_.upstream(pool, *picked);
-      ++upstream.users;
-      upstreams_[tries_] = &upstream;
-      tried_[tries_++] = picked;
-      return &upstream;
-    }
-    picked = nullptr;
+    if (balance::try_admit(pool, *picked, ticket)) return use(pool, *picked);
   }
-  is_full_ = pool.counted() && std::ranges::any_of(pool.replicas, [&](const auto& r) { return r->ready() && std::ranges::find(tried(), r.get()) == tried().end(); });
+  is_full_ = pool.counted() && std::ranges::any_of(pool.replicas, [&](const auto& r) { return balance::is_eligible(pool, *r, tried()); });
   return nullptr;
 }
 
@@ -124,22 +136,22 @@ Async<bool> Relay::wait_for_turn(const MaybeFailure& failure) {
   if (!is_full_ && !somebody_is_expected()) co_return false;
   if (!place_) {
     wait_until_ = std::min(deadline_, now() + pool_.settings.queue_wait);
-    bool first = false;
-    place_ = pool_.queue.enter(balancer_.loop_, first);
+    bool look = false;
+    place_ = pool_.queue.enter(balancer_.loop_, look);
     if (!place_) {
       ++pool_.metrics.refused_full;
       co_return false;
     }
-    ++pool_.metrics.queued;
-    if (first && is_full_) co_return true;
+    if (look) co_return true;
   }
+  if (!std::exchange(queued_, true)) ++pool_.metrics.queued;
   const Code woken = co_await pool_.queue.wait(place_, wait_until_);
   if (woken == Code::timeout) ++pool_.metrics.queue_timeouts;
   co_return woken == Code::ok;
 }
 
-void Relay::leave_queue() {
-  if (place_) pool_.queue.leave(std::exchange(place_, nullptr));
+void Relay::leave_queue(bool used) {
+  if (place_) pool_.queue.leave(std::exchange(place_, nullptr), used);
 }
 
 // --- trying ---
@@ -165,7 +177,7 @@ Async<Relay::MaybeFailure> Relay::race(Attempt& first, base::Duration delay, Att
   scope.spawn(begin_into(first, result, ended));
   Code woken = Code::ok;
   if (!result) woken = co_await ended.wait(balancer_.loop_, now() + delay);
-  if (!result && woken == Code::timeout) {
+  if (!result && woken == Code::timeout && pool_.queue.length() == 0) {
     balance::Ticket ticket;
     Upstream* upstream = pool_.budget.spend(now()) ? choose(ticket) : nullptr;
     if (upstream != nullptr) {
@@ -179,8 +191,18 @@ Async<Relay::MaybeFailure> Relay::race(Attempt& first, base::Duration delay, Att
   scope.cancel();
   co_await scope.join();
   // What was decided before the cancelling counts; both may have answered in the same round.
-  if (hedge_ && other && !*other && (!result || *result)) winner = &*hedge_;
-  co_return winner == &first ? *result : *other;
+  if (!hedge_) co_return *result;
+  const bool hedge_won = !*other && *result;
+  winner = hedge_won ? &*hedge_ : &first;
+  // The loser's connection and ticket are given up now, not when the winner's body has been sent.
+  if (hedge_won) {
+    first.end(*result);
+  } else {
+    hedge_->end(*other ? *other : MaybeFailure(Failure{{Code::cancelled, Source::us, {}}, Progress::answering}));
+    std::swap(upstreams_[tries_ - 1], upstreams_[tries_ - 2]);  // the last in the list is the one that counts
+    std::swap(tried_[tries_ - 1], tried_[tries_ - 2]);
+  }
+  co_return hedge_won ? *other : *result;
 }
 
 // Gives the response to the client.
@@ -193,7 +215,7 @@ Async<Relay::MaybeFailure> Relay::answer(Attempt& attempt) {
   }
   std::string cookie;
   const std::uint32_t slot = attempt.upstream().replica().slot;
-  if (pool_.sticky.on() && sticky_slot_ != slot) cookie = pool_.sticky.set_cookie(slot);
+  if (pool_.sticky.on() && !sticks_ && sticky_slot_ != slot) cookie = pool_.sticky.set_cookie(slot);
   const wire::ResponseChanges changes{forwarding_.response_fields, cookie};
   if (attempt.began_tunnel()) {
     auto failure = co_await tunnel(attempt, changes);
@@ -210,7 +232,7 @@ Async<Relay::MaybeFailure> Relay::answer(Attempt& attempt) {
     const auto written = co_await exchange_.write(piece, last);
     if (!written) co_return Failure{{written.error().code, Source::client, {}}, Progress::answering};
     if (last) co_return std::nullopt;
-    const auto more = co_await reader.read_body(balancer_.config_.timeouts.body);
+    const auto more = co_await reader.read_body(balancer_.config_.timeouts.stream);
     if (!more) co_return Failure{more.error(), Progress::answering};
     piece = *more;
   }
@@ -222,7 +244,7 @@ Async<Relay::MaybeFailure> Relay::tunnel(Attempt& attempt, const wire::ResponseC
   hangup_.reset();  // from here on that the client ends its side is a message like any other
   ++pool_.metrics.tunnels;
   TunnelEnds ends{exchange_.stream(), attempt.stream(), exchange_.arrived_early(), attempt.reader().leftover()};
-  const TunnelBytes carried = co_await run_tunnel(ends, balancer_.config_.timeouts.tunnel);
+  const TunnelBytes carried = co_await run_tunnel(ends, balancer_.config_.timeouts.tunnel, balancer_.config_.timeouts.body);
   --pool_.metrics.tunnels;
   exchange_.count_tunnel(carried.from_client, carried.from_server);
   exchange_.end_tunnel();
@@ -254,8 +276,10 @@ Async<void> Relay::refuse_full() {
   const balance::PoolView& pool = view();
   const base::Duration wait = pool_.queue.time_to_drain(pool, now());
   const auto ms = std::max<std::int64_t>(1, std::chrono::ceil<std::chrono::milliseconds>(wait).count());
-  const std::uint64_t capacity = std::uint64_t{pool.max_in_flight} * pool.status->ready.load(std::memory_order_relaxed);
-  const std::string body = fmt::format(R"({{"error":"pool '{}' is at full capacity","in_flight":{},"capacity":{},"queue":{},"queue_length":{},"retry_after_ms":{}}})"
+  const balance::PoolStatus& status = *pool.status;
+  const std::uint64_t used = status.ready.load() + (status.panic(pool.panic_below_percent) ? status.doubtful.load() : 0);
+  const std::uint64_t capacity = pool.max_in_flight * used;
+  const std::string body = fmt::format(R"({{"message":"<Error> pool '{}' is at full capacity","status":"failure","in_flight":{},"capacity":{},"queue":{},"queue_length":{},"retry_after_ms":{}}})"
                                        "\n",
                                        pool.name, pool.status->in_flight.load(std::memory_order_relaxed), capacity, pool_.queue.length(),
                                        pool_.settings.queue_length, ms);

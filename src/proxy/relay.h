@@ -42,15 +42,16 @@ class Relay {
 
   // A replica and a ticket for it, or null. `is_full_` then tells whether there would be one if it had room.
   Upstream* choose(balance::Ticket& ticket);
+  Upstream* use(const balance::PoolView& pool, balance::Replica& replica);
   balance::Replica* choose_sticky(const balance::PoolView& pool);
   bool somebody_is_expected() const;
   io::Async<bool> wait_for_turn(const MaybeFailure& failure);
-  void leave_queue();
+  void leave_queue(bool used);
   void suspect_last(const MaybeFailure& failure);
 
+  io::Async<MaybeFailure> complete_body();
   io::Async<MaybeFailure> race(Attempt& first, base::Duration delay, Attempt*& winner);
   base::Duration hedge_delay();
-  void end_all(Attempt& attempt, Attempt* winner, const MaybeFailure& failure);
   io::Async<MaybeFailure> answer(Attempt& attempt);
   io::Async<MaybeFailure> tunnel(Attempt& attempt, const wire::ResponseChanges& changes);
   io::Async<bool> may_retry(const Failure& failure);
@@ -73,7 +74,9 @@ class Relay {
   PoolQueue::PlacePtr place_;           // in the queue
   base::Time wait_until_ = base::kNever;  // set when waiting begins
   bool is_full_ = false;
+  bool queued_ = false;
   bool streamed_ = false;                    // part of the body is gone: no more tries
+  bool sticks_ = false;                      // its sticky cookie leads to a replica that gets requests
   bool suspected_ = false;                   // one replica has been sent to be checked; once per request is enough
   std::optional<std::uint32_t> sticky_slot_;  // that the client came with
 };

@@ -16,6 +16,7 @@ RouteTable::RouteTable(const config::Config& config, const config::Listener& lis
     if (!route.listener.empty() && route.listener != address) continue;
     Paths& paths = route.host.empty() ? any_ : route.host.starts_with('*') ? wildcards_[route.host.substr(1)] : hosts_[route.host];
     Candidates& candidates = route.path.empty() ? paths.prefixes[route.prefix] : paths.whole[route.path];
+    paths.prefix_bytes_max = std::max(paths.prefix_bytes_max, route.prefix.size());
     // More fields first; equals stay in the order of the file.
     const auto place = std::ranges::find_if(candidates, [&](std::size_t other) { return config.routes[other].headers.size() < route.headers.size(); });
     candidates.insert(place, i);
@@ -43,10 +44,11 @@ const std::size_t* RouteTable::among(const Map<Candidates>& map, std::string_vie
 const std::size_t* RouteTable::in(const Paths& paths, const http::RequestHead& head, std::string_view path) const {
   if (const std::size_t* found = among(paths.whole, path, head)) return found;
   if (paths.prefixes.empty()) return nullptr;
+  if (path.size() > paths.prefix_bytes_max) path = path.substr(0, path.rfind('/', paths.prefix_bytes_max));
   while (true) {
     if (const std::size_t* found = among(paths.prefixes, path, head)) return found;
     const std::size_t slash = path.rfind('/');
-    if (slash == std::string_view::npos) return nullptr;
+    if (slash == std::string_view::npos) return path.empty() ? nullptr : among(paths.prefixes, "", head);  // "*" of OPTIONS
     path = path.substr(0, slash);
   }
 }

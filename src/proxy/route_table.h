@@ -36,6 +36,7 @@ class RouteTable {
   struct Paths {
     Map<Candidates> whole;
     Map<Candidates> prefixes;
+    std::size_t prefix_bytes_max = 0;  // of the longest: no more of a path need be looked at
   };
 
   const std::size_t* among(const Map<Candidates>& map, std::string_view text, const http::RequestHead& head) const;

@@ -1,5 +1,7 @@
 #include "proxy/tunnel.h"
 
+#include <algorithm>
+
 #include "io/scope.h"
 #include "wire/buffer.h"
 
@@ -11,7 +13,8 @@ using io::Async;
 namespace {
 
 struct Shared {
-  base::Duration idle_max;
+  base::Duration idle_max;  // shorter once one direction has ended
+  base::Duration half_idle_max;
   base::Time last_byte;  // in either direction
   io::Scope scope;
 };
@@ -28,8 +31,10 @@ Async<void> pump(io::Stream& from, io::Stream& to, std::string_view early, std::
     bytes += early.size();
   }
   while (good) {
-    const Code readable = co_await from.watch().until_readable(shared.last_byte + shared.idle_max);
-    if (readable == Code::timeout && loop.now() < shared.last_byte + shared.idle_max) continue;  // the other direction was busy
+    // In steps, since meanwhile the other direction may have been busy, or have ended.
+    static constexpr base::Duration kStep = std::chrono::seconds(30);
+    const Code readable = co_await from.watch().until_readable(std::min(shared.last_byte + shared.idle_max, loop.now() + kStep));
+    if (readable == Code::timeout && loop.now() < shared.last_byte + shared.idle_max) continue;
     if (readable != Code::ok) break;
     auto buffer = buffers.take();
     buffer->clear();
@@ -37,6 +42,8 @@ Async<void> pump(io::Stream& from, io::Stream& to, std::string_view early, std::
     const auto got = co_await read;
     if (got && *got == 0) {
       to.shutdown_write();
+      shared.idle_max = std::min(shared.idle_max, shared.half_idle_max);
+      shared.last_byte = loop.now();
       buffers.put(std::move(buffer));
       co_return;
     }
@@ -57,10 +64,10 @@ Async<void> pump(io::Stream& from, io::Stream& to, std::string_view early, std::
 
 }  // namespace
 
-Async<TunnelBytes> run_tunnel(TunnelEnds& ends, base::Duration idle_max) {
+Async<TunnelBytes> run_tunnel(TunnelEnds& ends, base::Duration idle_max, base::Duration half_idle_max) {
   io::Loop& loop = ends.client.watch().loop();
   TunnelBytes bytes;
-  Shared shared{idle_max, loop.now(), io::Scope(loop)};
+  Shared shared{idle_max, half_idle_max, loop.now(), io::Scope(loop)};
   shared.scope.spawn(pump(ends.client, ends.server, ends.from_client, bytes.from_client, shared));
   shared.scope.spawn(pump(ends.server, ends.client, ends.from_server, bytes.from_server, shared));
   co_await shared.scope.join();

@@ -17,6 +17,7 @@ struct TunnelBytes {
   std::uint64_t from_server = 0;
 };
 
-io::Async<TunnelBytes> run_tunnel(TunnelEnds& ends, base::Duration idle_max);
+// `half_idle_max`: how long it may be silent once one side has ended.
+io::Async<TunnelBytes> run_tunnel(TunnelEnds& ends, base::Duration idle_max, base::Duration half_idle_max);
 
 }  // namespace ringmaster::proxy

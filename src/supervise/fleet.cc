@@ -23,7 +23,9 @@ Fleet::~Fleet() = default;
 // Whether a saved set is one that the configuration allows: it may have been edited since, and so may the file.
 static bool is_possible(const config::Pool& pool, const DesiredPool& saved) {
   const bool sound = std::ranges::all_of(saved.slots, [](const DesiredSlot& slot) { return slot.slot > 0 && base::is_replica_name(slot.name); });
-  const bool fits = pool.policy != balance::Policy::ring || saved.slots.size() * pool.ring.virtual_servers <= pool.ring.slots;
+  std::vector<unsigned> slots;
+  for (const DesiredSlot& slot : saved.slots) slots.push_back(slot.slot);
+  const bool fits = pool.fits_ring(slots);
   if (sound && fits && saved.slots.size() <= pool.replicas_max) return true;
   base::log::warning("the saved set of pool {} ({} replicas) is not possible any more: starting as configured", pool.name, saved.slots.size());
   return false;

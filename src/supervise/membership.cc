@@ -86,6 +86,18 @@ Async<void> Fleet::await_seen(std::uint64_t generation, base::Time deadline) {
   }
 }
 
+// The slots that are taken once `count` more are seated: freed numbers are refilled first, lowest first.
+static std::vector<unsigned> slots_after(const auto& seats, std::size_t count) {
+  std::vector<unsigned> slots;
+  for (const auto& [slot, seat] : seats) slots.push_back(slot);
+  for (unsigned slot = 1; count > 0; ++slot) {
+    if (seats.contains(slot)) continue;
+    slots.push_back(slot);
+    --count;
+  }
+  return slots;
+}
+
 Async<Outcome> Fleet::add(std::string pool_name, std::int64_t count, std::vector<std::string> names) {
   const config::Pool* pool = config_.find_pool(pool_name);
   if (pool == nullptr) co_return refuse(Code::not_found, "there is no pool '" + pool_name + "'");
@@ -103,7 +115,7 @@ Async<Outcome> Fleet::add(std::string pool_name, std::int64_t count, std::vector
     co_return finish(
         refuse(Code::too_large, "there can be at most " + std::to_string(pool->replicas_max) + " servers; there are " + std::to_string(seats.size())));
   }
-  if (pool->policy == balance::Policy::ring && total * pool->ring.virtual_servers > pool->ring.slots) {
+  if (!pool->fits_ring(slots_after(seats, static_cast<std::size_t>(count)))) {
     co_return finish(refuse(Code::too_large, std::to_string(total) + " servers with " + std::to_string(pool->ring.virtual_servers) +
                                                  " virtual servers each do not fit the ring of " + std::to_string(pool->ring.slots) + " slots"));
   }

@@ -49,6 +49,7 @@ class ConnectionPool {
   // Only after a response that ended clean on both sides; else destroy the connection.
   void put(std::unique_ptr<ClientConnection> connection);
   void close_idle() { idle_.clear(); }
+  std::size_t idle() const { return idle_.size(); }
 
  private:
   friend class ClientConnection;

@@ -52,16 +52,13 @@ Async<Result<void>> Exchange::invite_body() {
   co_return co_await write;
 }
 
-Async<Result<std::string_view>> Exchange::read_body() {
-  if (continue_wanted_) {
-    auto sent = co_await invite_body();
-    if (!sent) co_return std::unexpected(sent.error());
-  }
+// Into the buffer as it stands, or nothing more is to come.
+Async<Result<std::string_view>> Exchange::read_piece() {
   Buffer& in = workspace_.in;
+  const std::size_t position = in.position();
   if (body_began_ == base::kNever) body_began_ = loop().now();
-  while (!body_.done()) {
-    if (body_bytes_received_ > body_bytes_max_) break;
-    in.rewind(body_start_);
+  while (!body_.done() && body_bytes_received_ <= body_bytes_max_) {
+    in.rewind(position);
     Time deadline = loop().now() + limits_.body_timeout;
     if (limits_.body_rate_min != 0) {
       const auto earned = std::chrono::nanoseconds(std::chrono::seconds(1)) * static_cast<std::int64_t>(body_bytes_received_ / limits_.body_rate_min);
@@ -75,13 +72,41 @@ Async<Result<std::string_view>> Exchange::read_body() {
     const std::string_view piece = decode_in_place(body_, in);
     if (body_.bad()) co_return base::fail(Code::invalid, std::string(body_.why()), base::Source::client);
     body_bytes_received_ += piece.size();
-    if (body_bytes_received_ > body_bytes_max_) break;
-    if (!piece.empty()) co_return piece;
+    if (!piece.empty() && body_bytes_received_ <= body_bytes_max_) co_return piece;
   }
   if (body_bytes_received_ > body_bytes_max_) {
     co_return base::fail(Code::too_large, "the body has more than " + std::to_string(body_bytes_max_) + " bytes", base::Source::client);
   }
   co_return std::string_view{};
+}
+
+Async<Result<std::string_view>> Exchange::read_body() {
+  if (continue_wanted_) {
+    auto sent = co_await invite_body();
+    if (!sent) co_return std::unexpected(sent.error());
+  }
+  workspace_.in.rewind(body_start_);
+  co_return co_await read_piece();
+}
+
+Async<Result<void>> Exchange::complete_body() {
+  Buffer& in = workspace_.in;
+  const http::RequestHead& head = request();
+  in.rewind(body_start_ + buffered_.size());
+  if (head.framing != Framing::length || head.content_length - buffered_.size() > in.space().size()) co_return Result<void>{};
+  const auto invited = co_await invite_body();
+  if (!invited) co_return base::fail(invited.error().code, {}, base::Source::client);
+  while (!body_.done()) {
+    in.rewind(body_start_ + buffered_.size());
+    const auto piece = co_await read_piece();
+    if (!piece) co_return std::unexpected(piece.error());
+    if (buffered_.empty()) {
+      buffered_ = *piece;
+    } else {
+      buffered_ = {buffered_.data(), buffered_.size() + piece->size()};  // it stands right behind
+    }
+  }
+  co_return Result<void>{};
 }
 
 Async<Result<std::string>> Exchange::read_whole_body(std::size_t bytes_max) {
@@ -104,7 +129,8 @@ Async<Result<void>> Exchange::reply(unsigned status, std::string_view content_ty
   status_ = status;
   std::string& out = workspace_.out;
   out.clear();
-  const http::ResponseOptions options{Framing::length, body.size(), keep_alive_, request().minor_version, date_.now(loop())};
+  const bool bodiless = status == 204 || status == 304;  // RFC 9110 section 8.6
+  const http::ResponseOptions options{bodiless ? Framing::none : Framing::length, body.size(), keep_alive_, request().minor_version, date_.now(loop())};
   http::append_own_response(out, status, content_type, extra, options);
   if (request().method == http::Method::head) body = {};
   body_bytes_sent_ += body.size();

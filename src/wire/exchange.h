@@ -86,6 +86,9 @@ class Exchange {
   bool body_complete() const { return body_.done(); }  // nothing is to come after buffered_body()
   // Sends the 100 that the client waits for before it sends its body; nothing if it does not. read_body() does it, too.
   Async<Result<void>> invite_body();
+  // Awaits all of a body whose length is given, if it fits the buffer: then it is complete, and buffered_body() has it. Else it
+  // does nothing. Errors as read_body().
+  Async<Result<void>> complete_body();
   // Awaits the next piece; empty at the end. The piece is valid until the next call. Errors: timeout; invalid, with the
   // reason; reset. Does not give what buffered_body() gave.
   Async<Result<std::string_view>> read_body();
@@ -123,6 +126,7 @@ class Exchange {
  private:
   friend class ServerConnection;
   bool begin(std::string_view& complaint);  // after the head has been parsed
+  Async<Result<std::string_view>> read_piece();
   void decode_arrived();
 
   io::Stream& stream_;

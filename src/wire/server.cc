@@ -91,7 +91,7 @@ class ServerConnection final : public io::Wait, public base::Link<Server::Tag> {
 
   // False: there is none, or from somebody who is not trusted; nothing is answered, as nobody knows to whom.
   Async<bool> read_proxy_header(Workspace& workspace) {
-    const bool trusted = std::ranges::any_of(server_.limits_.trusted, [&](const base::Network& network) { return network.contains(peer_); });
+    const bool trusted = server_.is_trusted(peer_);
     const Time deadline = loop().now() + server_.limits_.head_timeout;
     Buffer& in = workspace.in;
     while (trusted) {
@@ -109,7 +109,7 @@ class ServerConnection final : public io::Wait, public base::Link<Server::Tag> {
       if (!got || *got == 0) co_return false;
       in.add(*got);
     }
-    base::log::warning("{}: closed: {}", peer_text_, trusted ? "no PROXY header" : "it is not trusted to send PROXY headers");
+    server_.warn_of_header(peer_text_, trusted ? "no PROXY header" : "it is not trusted to send PROXY headers");
     co_return false;
   }
 
@@ -139,6 +139,7 @@ class ServerConnection final : public io::Wait, public base::Link<Server::Tag> {
   }
 
   Async<void> refuse(Workspace& workspace, unsigned status, std::string_view why) {
+    ++server_.rejected_;
     std::string& out = workspace.out;
     out.clear();
     const auto [content_type, body] = server_.handler_.error_page(status, why);
@@ -181,8 +182,21 @@ void Server::listen(io::Handle listening) {
   scope_.spawn(listeners_.back()->serve([this](io::Stream stream) { accept(std::move(stream)); }));
 }
 
+// One line a second tells enough of a flood.
+void Server::warn_of_header(std::string_view peer, std::string_view why) {
+  ++rejected_;
+  if (loop_.now() - warned_at_ < std::chrono::seconds(1)) return;
+  warned_at_ = loop_.now();
+  base::log::warning("{}: closed: {}", peer, why);
+}
+
+bool Server::is_trusted(const Endpoint& peer) const {
+  return std::ranges::any_of(limits_.trusted, [&](const base::Network& network) { return network.contains(peer); });
+}
+
+// A trusted peer speaks for many clients: it has no limit of its own.
 bool Server::has_too_many(const Endpoint& peer) {
-  if (limits_.connections_per_address_max == 0 || peer.family == Endpoint::Family::unix_path) return false;
+  if (limits_.connections_per_address_max == 0 || peer.family == Endpoint::Family::unix_path || is_trusted(peer)) return false;
   unsigned& count = per_address_[peer.address];
   if (count >= limits_.connections_per_address_max) return true;
   ++count;
@@ -198,6 +212,7 @@ void Server::accept(io::Stream stream) {
         "too many connections from this address, wait";
     const iovec piece{const_cast<char*>(kRefusal.data()), kRefusal.size()};  // NOLINT: iovec is shared with readv
     loop_.system().write(stream.watch().fd(), std::span(&piece, 1));
+    ++refused_;
     return;
   }
   ++accepted_;

@@ -47,11 +47,16 @@ class Server {
   Async<void> stop(Time deadline);
 
   std::size_t connections() const { return count_; }
+  // What there was, for metrics: connections accepted, refused for their address, and requests that were no proper HTTP.
   std::uint64_t accepted() const { return accepted_; }
+  std::uint64_t refused() const { return refused_; }
+  std::uint64_t rejected() const { return rejected_; }
 
  private:
   friend class ServerConnection;
   void remove(ServerConnection& connection);
+  bool is_trusted(const Endpoint& peer) const;
+  void warn_of_header(std::string_view peer, std::string_view why);
   bool has_too_many(const Endpoint& peer);
 
   io::Loop& loop_;
@@ -64,6 +69,9 @@ class Server {
   ObjectPool<Workspace> workspaces_;
   std::size_t count_ = 0;
   std::uint64_t accepted_ = 0;
+  std::uint64_t refused_ = 0;
+  std::uint64_t rejected_ = 0;
+  Time warned_at_{};
   std::map<std::array<std::uint8_t, 16>, unsigned> per_address_;  // if they are limited
   bool draining_ = false;
   bool full_ = false;
