@@ -359,6 +359,8 @@ class Scenario {
     for (unsigned slot = 1; slot <= 3; ++slot) {
       pool.replicas.push_back(std::make_shared<balance::Replica>());
       pool.replicas.back()->slot = slot;
+      pool.replicas.back()->status = pool.status;
+      pool.replicas.back()->set_seated(true);
       pool.replicas.back()->set_phase(balance::Phase::ready);
     }
     balance::PickState state(1);
