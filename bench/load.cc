@@ -60,7 +60,7 @@ int epoll_fd = -1;
 std::string request;
 std::array<char, 1 << 18> scratch;
 std::array<char, 1 << 20> filler;
-std::vector<unsigned> latencies;        // counts by a log-linear scale, 64 steps to an octave of microseconds
+std::vector<unsigned> latencies;          // counts by a log-linear scale, 64 steps to an octave of microseconds
 std::vector<unsigned> refusal_latencies;  // the same of answers with 4xx and 5xx
 unsigned long long answered = 0, errors = 0, refused = 0, bytes = 0;
 std::vector<Connection*> idle;
@@ -308,8 +308,10 @@ int main(int argc, char** argv) {
   const auto begun = Clock::now();
   run(connections);
   const double seconds = std::chrono::duration<double>(Clock::now() - begun).count();
-  std::printf("{\"requests\":%llu,\"errors\":%llu,\"refused\":%llu,\"seconds\":%.3f,\"bytes\":%llu,\"p50_ms\":%.3f,\"p90_ms\":%.3f,\"p99_ms\":%.3f,\"p999_ms\":%.3f,\"refusal_p99_ms\":%.3f,\"late\":%zu}\n",
-              answered, errors, refused, seconds, bytes, percentile(latencies, 0.5), percentile(latencies, 0.9), percentile(latencies, 0.99),
-              percentile(latencies, 0.999), percentile(refusal_latencies, 0.99), waiting.size());
+  std::printf(
+      "{\"requests\":%llu,\"errors\":%llu,\"refused\":%llu,\"seconds\":%.3f,\"bytes\":%llu,\"p50_ms\":%.3f,\"p90_ms\":%.3f,\"p99_ms\":%.3f,\"p999_ms\":%.3f,"
+      "\"refusal_p99_ms\":%.3f,\"late\":%zu}\n",
+      answered, errors, refused, seconds, bytes, percentile(latencies, 0.5), percentile(latencies, 0.9), percentile(latencies, 0.99),
+      percentile(latencies, 0.999), percentile(refusal_latencies, 0.99), waiting.size());
   return 0;
 }

@@ -13,8 +13,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <arpa/inet.h>
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -37,7 +37,7 @@ std::array<char, 1 << 18> scratch;  // where requests are read to
 
 struct Connection {
   int fd = -1;
-  std::string head;             // of the request, until it is whole
+  std::string head;                // of the request, until it is whole
   unsigned long long to_skip = 0;  // of the request's body
   std::string out_head;
   unsigned long long out_body = 0;

@@ -14,10 +14,10 @@
 #include "proxy/frontend.h"
 
 extern "C" {
-void* __libc_malloc(std::size_t);            // NOLINT: glibc's names
+void* __libc_malloc(std::size_t);               // NOLINT: glibc's names
 void* __libc_calloc(std::size_t, std::size_t);  // NOLINT
-void* __libc_realloc(void*, std::size_t);    // NOLINT
-void __libc_free(void*);                     // NOLINT
+void* __libc_realloc(void*, std::size_t);       // NOLINT
+void __libc_free(void*);                        // NOLINT
 }
 
 namespace {
@@ -29,10 +29,10 @@ void count() {
 }  // namespace
 
 extern "C" {
-void* malloc(std::size_t bytes) { return count(), __libc_malloc(bytes); }                            // NOLINT
+void* malloc(std::size_t bytes) { return count(), __libc_malloc(bytes); }                              // NOLINT
 void* calloc(std::size_t number, std::size_t bytes) { return count(), __libc_calloc(number, bytes); }  // NOLINT
-void* realloc(void* block, std::size_t bytes) { return count(), __libc_realloc(block, bytes); }      // NOLINT
-void free(void* block) { __libc_free(block); }                                                       // NOLINT
+void* realloc(void* block, std::size_t bytes) { return count(), __libc_realloc(block, bytes); }        // NOLINT
+void free(void* block) { __libc_free(block); }                                                         // NOLINT
 }
 
 namespace ringmaster {
@@ -58,9 +58,11 @@ void on(io::Loop& loop, F call) {
 class Cost : public testing::Test {
  protected:
   void begin(const std::string& pool) {
-    const std::string text = "[[listener]]\naddress = \"127.0.0.1:0\"\npool = \"web\"\n[pool.web]\ncommand = [\"x\", \"{port}\"]\nslow_start = \"0ms\"\n" + pool;
+    const std::string text =
+        "[[listener]]\naddress = \"127.0.0.1:0\"\npool = \"web\"\n[pool.web]\ncommand = [\"x\", \"{port}\"]\nslow_start = \"0ms\"\n" + pool;
     config_ = std::get<config::Config>(config::parse("t", text));
-    registry_ = std::make_unique<proxy::Registry>(config_, cells_.data(), proxy::Registry::Listener{[](const auto&) {}, [](const auto&) {}, [](const auto&) {}});
+    registry_ =
+        std::make_unique<proxy::Registry>(config_, cells_.data(), proxy::Registry::Listener{[](const auto&) {}, [](const auto&) {}, [](const auto&) {}});
     link::Snapshot snapshot{1, {}};
     for (std::uint32_t slot = 1; slot <= 3; ++slot) {
       snapshot.replicas.push_back({"web", slot, 1, "S" + std::to_string(slot), link::State::running, true, false, slot, 1, serve(server_, hello_, servers_)});

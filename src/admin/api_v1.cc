@@ -20,7 +20,12 @@ static std::string dump(const json& value) { return value.dump(-1, ' ', false, j
 
 ApiV1::ApiV1(const config::Config& config, const proxy::Registry& registry, Operations& operations, Collect collect,
              std::function<std::uint64_t()> dropped_log_bytes, About about)
-    : config_(config), registry_(registry), operations_(operations), collect_(std::move(collect)), dropped_log_bytes_(std::move(dropped_log_bytes)), about_(std::move(about)) {}
+    : config_(config),
+      registry_(registry),
+      operations_(operations),
+      collect_(std::move(collect)),
+      dropped_log_bytes_(std::move(dropped_log_bytes)),
+      about_(std::move(about)) {}
 
 wire::Handler::ErrorPage ApiV1::error_page(unsigned status, std::string_view why) const {
   return {"application/problem+json", dump({{"type", "about:blank"}, {"title", http::reason_phrase(status)}, {"status", status}, {"detail", why}})};

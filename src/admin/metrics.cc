@@ -89,7 +89,8 @@ void write_routes(Writer& out, const config::Config& config, const std::vector<p
     for (std::size_t i = 0; i < sums.size(); ++i) out.sample(all[i].labels, value(sums[i]));
   };
   each("route_in_flight", "gauge", "Requests in flight.", [](const auto& r) { return r.in_flight; });
-  each("route_aborted_total", "counter", "Exchanges that did not end clean: the client left, or its response broke off.", [](const auto& r) { return r.aborted; });
+  each("route_aborted_total", "counter", "Exchanges that did not end clean: the client left, or its response broke off.",
+       [](const auto& r) { return r.aborted; });
   each("route_retries_total", "counter", "Tries beside the first.", [](const auto& r) { return r.retries; });
   each("route_limited_total", "counter", "Requests refused with 429.", [](const auto& r) { return r.limited; });
 }

@@ -12,7 +12,7 @@ namespace ringmaster::balance {
 namespace {
 
 TEST(LoadBound, IsTheCeilingOfTheShare) {
-  EXPECT_EQ(load_bound(1250, 1, 4, 0), 1U);   // ceil(1.25 · 1/4 · 1)
+  EXPECT_EQ(load_bound(1250, 1, 4, 0), 1U);    // ceil(1.25 · 1/4 · 1)
   EXPECT_EQ(load_bound(1250, 1, 4, 31), 10U);  // ceil(10)
   EXPECT_EQ(load_bound(1250, 1, 4, 32), 11U);
   EXPECT_EQ(load_bound(1250, 3, 4, 31), 30U);
@@ -139,8 +139,7 @@ TEST(BoundedLoadThreads, HoldTheBoundForTheMostThatWasEverInFlight) {
       if (picked == nullptr || !try_admit(fleet.pool, *picked, ticket)) continue;
       std::uint32_t before = most.load();
       const std::uint32_t now = fleet.at(picked->slot).in_flight();
-      while (now > before && !most.compare_exchange_weak(before, now)) {
-      }
+      while (now > before && !most.compare_exchange_weak(before, now)) {}
     }
   };
   std::vector<std::thread> threads;

@@ -114,7 +114,8 @@ TEST(LeastRequests, FindsTheOnlyReadyOneOfMany) {
 }
 
 TEST(Pick, FindsNobodyInAnEmptyPool) {
-  for (const Policy policy : {Policy::rendezvous, Policy::ring, Policy::maglev, Policy::least_requests, Policy::peak_ewma, Policy::round_robin, Policy::weighted, Policy::random, Policy::first_available}) {
+  for (const Policy policy : {Policy::rendezvous, Policy::ring, Policy::maglev, Policy::least_requests, Policy::peak_ewma, Policy::round_robin,
+                              Policy::weighted, Policy::random, Policy::first_available}) {
     Fleet fleet(policy, 0);
     EXPECT_EQ(fleet.key_to(7), 0U);
   }

@@ -68,8 +68,8 @@ class Replica {
   std::uint32_t slot = 0;  // counted from 1
   std::uint32_t weight = 1;
   std::uint32_t cell_index = 0;
-  Cell* cell = nullptr;            // of this engine's generation; it may have been another replica's before
-  std::vector<Cell*> other_cells;  // of the generations that still drain
+  Cell* cell = nullptr;                                // of this engine's generation; it may have been another replica's before
+  std::vector<Cell*> other_cells;                      // of the generations that still drain
   std::atomic<base::Time> ready_since = base::Time{};  // for slow start; the beginning of time: long ago
   Averages averages;
   std::atomic<std::uint32_t> errors_in_a_row = 0;

@@ -1,8 +1,8 @@
 #include "balance/view.h"
 
 #include <algorithm>
-#include <cmath>
 #include <array>
+#include <cmath>
 #include <numeric>
 #include <queue>
 
@@ -21,7 +21,7 @@ std::string_view name(Phase phase) {
 }
 
 std::string_view name(Policy policy) {
-  static constexpr std::array<std::string_view, 9> kNames = {"rendezvous", "ring",     "maglev", "least_requests", "peak_ewma",
+  static constexpr std::array<std::string_view, 9> kNames = {"rendezvous",  "ring",     "maglev", "least_requests", "peak_ewma",
                                                              "round_robin", "weighted", "random", "first_available"};
   return kNames[static_cast<std::size_t>(policy)];
 }

@@ -2,10 +2,10 @@
 #include <gtest/gtest.h>
 
 #include "base/endpoint.h"
+#include "base/histogram.h"
 #include "base/log.h"
 #include "base/names.h"
 #include "base/network.h"
-#include "base/histogram.h"
 #include "base/random.h"
 
 namespace ringmaster::base {

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <nlohmann/json.hpp>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "base/log.h"
@@ -92,7 +92,8 @@ void print_pool(const json& pool, const Counts& before, Counts& now, double seco
               pool.at("replicas").size());
   if (pool.value("max_in_flight", 0) > 0) std::printf(", at most %d in flight each", pool.value("max_in_flight", 0));
   if (pool.value("waiting", 0) > 0) std::printf(", %d waiting", pool.value("waiting", 0));
-  std::printf("\n  %4s  %-24s %-12s %8s %9s %12s %9s%s\n", "slot", "name", "state", "pid", "in flight", "requests", "failures", seconds > 0 ? "  requests/s" : "");
+  std::printf("\n  %4s  %-24s %-12s %8s %9s %12s %9s%s\n", "slot", "name", "state", "pid", "in flight", "requests", "failures",
+              seconds > 0 ? "  requests/s" : "");
   for (const json& replica : pool.at("replicas")) {
     const auto requests = replica.value("requests", 0LL);
     const std::string key = pool.value("name", "") + "/" + std::to_string(replica.value("slot", 0)) + "/" + replica.value("name", "");
@@ -118,8 +119,8 @@ void pause(base::Duration duration) {
 
 void print_status(const json& status, Counts& counts, double seconds) {
   const json& engine = status.at("engine");
-  std::printf("Ringmaster %s, engine %d (pid %d, %d workers), up %d s\n", status.value("version", "?").c_str(), engine.value("number", 0), engine.value("pid", 0),
-              engine.value("workers", 0), engine.value("uptime_s", 0));
+  std::printf("Ringmaster %s, engine %d (pid %d, %d workers), up %d s\n", status.value("version", "?").c_str(), engine.value("number", 0),
+              engine.value("pid", 0), engine.value("workers", 0), engine.value("uptime_s", 0));
   Counts now;
   for (const json& pool : status.at("pools")) print_pool(pool, counts, now, seconds);
   counts = std::move(now);

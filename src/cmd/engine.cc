@@ -97,7 +97,8 @@ Result<void> Engine::set_up(link::Received received) {
   static constexpr std::uint64_t kReserve = 200;
   const std::uint64_t limit = std::max(loop_.system().raise_descriptor_limit(), kReserve + 2 * std::uint64_t{setup_.workers});
   const auto most = static_cast<unsigned>((limit - kReserve) / 2 / setup_.workers / std::max(1U, setup_.listeners));
-  if (most < config_.connections_max) base::log::warning("{} descriptors are enough for {} connections a worker and listener, not {}", limit, most, config_.connections_max);
+  if (most < config_.connections_max)
+    base::log::warning("{} descriptors are enough for {} connections a worker and listener, not {}", limit, most, config_.connections_max);
   config_.connections_max = std::min(config_.connections_max, most);
 
   prober_ = std::make_unique<probe::Prober>(loop_, [this](const auto& replica, bool ready) { report(replica, ready); });
@@ -117,9 +118,7 @@ void Engine::start_worker(std::vector<io::Handle> listeners) {
   worker.number = workers_.size() - 1;
   worker.thread = loop_.system().start_loop();
   for (io::Handle& listener : listeners) worker.listeners.push_back(listener.release());
-  worker.thread->loop().post([this, &worker] {
-    worker.balancer = std::make_unique<proxy::Balancer>(worker.thread->loop(), config_, *shared_, reports());
-  });
+  worker.thread->loop().post([this, &worker] { worker.balancer = std::make_unique<proxy::Balancer>(worker.thread->loop(), config_, *shared_, reports()); });
 }
 
 // On the worker's thread.
@@ -144,9 +143,9 @@ void Engine::open_listeners(Worker& worker) {
 void Engine::start_admin() {
   wire::ServerLimits limits = server_limits(config_);
   limits.connections_per_address_max = 0;
-  api_ =
-      std::make_unique<admin::ApiV1>(config_, *registry_, operations_, [this] { return collect_metrics(); },
-                                         [this] { return shared_->access_log ? shared_->access_log->dropped_bytes() : 0; }, admin::ApiV1::About{kVersion, setup_.engine, ::getpid(), setup_.workers, loop_.now()});
+  api_ = std::make_unique<admin::ApiV1>(
+      config_, *registry_, operations_, [this] { return collect_metrics(); }, [this] { return shared_->access_log ? shared_->access_log->dropped_bytes() : 0; },
+      admin::ApiV1::About{kVersion, setup_.engine, ::getpid(), setup_.workers, loop_.now()});
   admin_server_ = std::make_unique<wire::Server>(loop_, *api_, limits);
   admin_server_->listen(std::move(admin_listener_));
 }

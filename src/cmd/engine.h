@@ -68,8 +68,8 @@ class Engine {
   std::uint64_t generation_ = 0;  // of the last snapshot or change
   base::Time next_publish_{};
   bool publish_pending_ = false;
-  bool stale_ = true;             // a message was lost: only a snapshot helps
-  unsigned ending_ = 0;           // workers that still drain
+  bool stale_ = true;    // a message was lost: only a snapshot helps
+  unsigned ending_ = 0;  // workers that still drain
   io::Signal worker_ended_;
 };
 

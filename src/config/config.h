@@ -43,7 +43,7 @@ struct Health {
   std::string host = "localhost";
   std::string method = "GET";
   std::vector<std::pair<unsigned, unsigned>> statuses = {{200, 399}};  // ranges that are good
-  std::string body;                                                     // that the answer must contain
+  std::string body;                                                    // that the answer must contain
   Duration interval = std::chrono::seconds(2);
   Duration timeout = std::chrono::seconds(1);
   unsigned fall = 3;                               // failed checks in a row until unhealthy
@@ -97,7 +97,7 @@ struct Pool {
   balance::Policy policy = balance::Policy::least_requests;
   balance::Key key;
   balance::RingSettings ring;
-  std::vector<unsigned> weights;  // of the first slots; then 1
+  std::vector<unsigned> weights;   // of the first slots; then 1
   unsigned bound_thousandths = 0;  // bounded load: of the fair share; 0: not bounded
   Sticky sticky;
   Health health;
@@ -127,15 +127,15 @@ struct Rate {
 struct Route {
   std::string name;  // for metrics
   // What it takes; all that is given must match.
-  std::string listener;  // an address; empty: all
-  std::string host;      // "example.org", "*.example.org"; empty: all
-  std::string path;      // whole; or
-  std::string prefix;    // of whole segments: "/api" takes /api and /api/x, not /apis
+  std::string listener;                                      // an address; empty: all
+  std::string host;                                          // "example.org", "*.example.org"; empty: all
+  std::string path;                                          // whole; or
+  std::string prefix;                                        // of whole segments: "/api" takes /api and /api/x, not /apis
   std::vector<std::pair<std::string, std::string>> headers;  // name and value; "*": any value
   // What it does: forwards to `pool`, or answers.
   std::string pool;
-  unsigned status = 0;    // of the answer; 0: forward
-  std::string location;   // of a redirect; $path and $query are filled in
+  unsigned status = 0;   // of the answer; 0: forward
+  std::string location;  // of a redirect; $path and $query are filled in
   std::string body;
   std::string content_type = "text/plain; charset=utf-8";
   bool replaces_prefix = false;
@@ -165,7 +165,7 @@ struct AccessLog {
 };
 
 struct Trace {
-  bool traceparent = true;                // begin one where a request has none (W3C Trace Context)
+  bool traceparent = true;                  // begin one where a request has none (W3C Trace Context)
   std::string request_id = "X-Request-Id";  // the field that carries it; empty: none
 };
 
@@ -173,10 +173,10 @@ struct Config {
   std::string file;  // where it came from
   std::string text;
   std::string state_dir = ".ringmaster";
-  unsigned workers = 0;                     // 0: one per core
-  unsigned connections_max = 4000;          // of clients, per worker
+  unsigned workers = 0;                      // 0: one per core
+  unsigned connections_max = 4000;           // of clients, per worker
   unsigned connections_per_address_max = 0;  // per worker; 0: no limit
-  unsigned body_rate_min = 240;             // bytes a second that a request's body must bring, after 10 s
+  unsigned body_rate_min = 240;              // bytes a second that a request's body must bring, after 10 s
   Timeouts timeouts;
   AccessLog access_log;
   Trace trace;

@@ -46,7 +46,8 @@ Result<void> read_field_name(const std::string& text, std::string& name) {
 }
 
 bool is_own_field(std::string_view name) {
-  static constexpr std::array<std::string_view, 9> kOwn = {"connection", "content-length", "transfer-encoding", "host", "upgrade", "te", "trailer", "keep-alive", "expect"};
+  static constexpr std::array<std::string_view, 9> kOwn = {"connection", "content-length", "transfer-encoding", "host",  "upgrade",
+                                                           "te",         "trailer",        "keep-alive",        "expect"};
   return std::ranges::any_of(kOwn, [&](std::string_view own) { return http::equals_ignoring_case(own, name); });
 }
 

@@ -182,8 +182,8 @@ void read_weights(Reader& reader, const toml::table& table, Pool& pool) {
   reader.counts("weights", pool.weights, 1, 1000);
   const bool differ = std::ranges::any_of(pool.weights, [](unsigned weight) { return weight != 1; });
   if (!differ || (pool.policy != Policy::round_robin && pool.policy != Policy::first_available)) return;
-  reader.faults().add(table.get("weights")->source(),
-                      "policy " + std::string(balance::name(pool.policy)) + " knows no weights" + (pool.policy == Policy::round_robin ? "; weighted does" : ""));
+  reader.faults().add(table.get("weights")->source(), "policy " + std::string(balance::name(pool.policy)) + " knows no weights" +
+                                                          (pool.policy == Policy::round_robin ? "; weighted does" : ""));
 }
 
 void read_policy(Reader& reader, const toml::table& table, Pool& pool) {
@@ -216,7 +216,8 @@ void read_balancing(Reader& reader, const toml::table& table, Pool& pool, Faults
   double bound = pool.policy == balance::Policy::rendezvous || pool.policy == balance::Policy::maglev ? 1.25 : 0;
   reader.number("bounded_load", bound, 0, 1000);
   if (bound != 0 && (bound < 1 || !balance::is_hashing(pool.policy))) {
-    const char* why = bound < 1 ? "bounded_load is at least 1, or 0 for none" : "bounded_load is for the hashing policies: the others spread load by themselves";
+    const char* why =
+        bound < 1 ? "bounded_load is at least 1, or 0 for none" : "bounded_load is for the hashing policies: the others spread load by themselves";
     faults.add(table.get("bounded_load")->source(), why);
   }
   pool.bound_thousandths = static_cast<unsigned>(bound * 1000 + 0.5);

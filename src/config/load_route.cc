@@ -74,7 +74,8 @@ void read_rate(Reader& outer, Rate& rate, Faults& faults) {
     rate.burst = std::max(1U, rate.per_second);
     reader.count("burst", rate.burst, 1, 1'000'000);
     reader.parsed("key", [&](const std::string& text) { return read_key(text, rate.key); });
-    if (rate.key.kind == balance::Key::Kind::request_id) faults.add(table.source(), "a random key limits nothing: use source, path, header:X, cookie:X or query:X");
+    if (rate.key.kind == balance::Key::Kind::request_id)
+      faults.add(table.source(), "a random key limits nothing: use source, path, header:X, cookie:X or query:X");
     reader.finish();
   });
 }
@@ -121,7 +122,8 @@ Route read_route(const toml::table& table, const Config& config, Faults& faults)
   route.name = route.host + (route.path.empty() ? route.prefix + "/*" : route.path);
   reader.text("name", route.name);
   if (route.name == "default") faults.add(table.source(), "'default' is what metrics call requests that no route takes");
-  if (route.name.empty() || route.name.size() > 200 || !is_field_value(route.name)) faults.add(table.source(), "a route's name has 1 to 200 printable characters");
+  if (route.name.empty() || route.name.size() > 200 || !is_field_value(route.name))
+    faults.add(table.source(), "a route's name has 1 to 200 printable characters");
   read_answer(reader, table, route, config);
   bool strip = false;
   reader.flag("strip_prefix", strip);

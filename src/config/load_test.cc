@@ -75,12 +75,14 @@ grace = "5"
 [pool.web.ring]
 request_function = "i + j"
 )"),
-            "t.toml:1:1: unknown setting 'colour' in the file; known here: state_dir, workers, connections_max, connections_per_address_max, body_rate_min, timeouts, admin, pool, listener, route, access_log, trace\n"
+            "t.toml:1:1: unknown setting 'colour' in the file; known here: state_dir, workers, connections_max, connections_per_address_max, body_rate_min, "
+            "timeouts, admin, pool, listener, route, access_log, trace\n"
             "t.toml:3:11: address: '127.0.0.1' is no address: write 127.0.0.1:5000, [::1]:5000 or unix:/path\n"
             "t.toml:4:8: the listener's pool 'wbe' does not exist; there is: web\n"
             "t.toml:5:1: [pool.web] needs a command: what starts one of its servers\n"
             "t.toml:6:12: replicas must be a whole number from 0 to 56\n"
-            "t.toml:7:10: policy: 'rendevous' is no policy; there are rendezvous, ring, maglev, least_requests, peak_ewma, round_robin, weighted, random, first_available\n"
+            "t.toml:7:10: policy: 'rendevous' is no policy; there are rendezvous, ring, maglev, least_requests, peak_ewma, round_robin, weighted, random, "
+            "first_available\n"
             "t.toml:8:9: grace must be a duration such as \"250ms\", \"5s\" or \"1m\"\n"
             "t.toml:10:20: request_function: a number, i or '(' is needed at character 5\n");
 }
@@ -124,7 +126,8 @@ TEST(Routes, HaveTheirFaultsNamed) {
   EXPECT_EQ(first("path = \"/a\"\npool = \"web\"\nstrip_prefix = true"), "there is no prefix to strip or replace");
   EXPECT_EQ(first("pool = \"web\"\nrequest_headers = {set = {Content-Length = \"1\"}}"), "'Content-Length' frames or routes the message and cannot be changed");
   EXPECT_EQ(first("pool = \"web\"\nrequest_headers = {set = {X = \"a\\r\\nB: c\"}}"), "the value of X must be text in quotes, without control characters");
-  EXPECT_EQ(first("pool = \"web\"\nrate = {per_second = 1, key = \"request_id\"}"), "a random key limits nothing: use source, path, header:X, cookie:X or query:X");
+  EXPECT_EQ(first("pool = \"web\"\nrate = {per_second = 1, key = \"request_id\"}"),
+            "a random key limits nothing: use source, path, header:X, cookie:X or query:X");
 }
 
 }  // namespace

@@ -51,7 +51,8 @@ void Reader::counts(std::string_view key, std::vector<unsigned>& values, unsigne
     if (number && *number >= least && *number <= most) {
       values.push_back(static_cast<unsigned>(*number));
     } else {
-      faults_.add(element.source(), "every element of " + std::string(key) + " must be a whole number from " + std::to_string(least) + " to " + std::to_string(most));
+      faults_.add(element.source(),
+                  "every element of " + std::string(key) + " must be a whole number from " + std::to_string(least) + " to " + std::to_string(most));
     }
   }
 }

@@ -10,7 +10,7 @@ using Family = base::Endpoint::Family;
 using State = ProxyHeader::State;
 
 static constexpr std::string_view kSignature("\r\n\r\n\0\r\nQUIT\n", 12);
-static constexpr std::size_t kLineBytesMax = 107;      // of version 1
+static constexpr std::size_t kLineBytesMax = 107;         // of version 1
 static constexpr std::size_t kExtensionsBytesMax = 2048;  // version 2: addresses and what follows them
 
 // The next word of a line that is separated by single spaces.

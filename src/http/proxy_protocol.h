@@ -13,7 +13,7 @@ namespace ringmaster::http {
 struct ProxyHeader {
   enum class State : std::uint8_t { more, done, bad };
   State state = State::more;
-  std::size_t bytes = 0;                // once done: what the header took
+  std::size_t bytes = 0;                 // once done: what the header took
   std::optional<base::Endpoint> client;  // once done: absent when the sender speaks for itself (LOCAL) or does not know
 };
 

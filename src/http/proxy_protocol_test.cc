@@ -22,8 +22,9 @@ TEST(ProxyHeader, OfVersionOneIsALine) {
   EXPECT_EQ(read("PROXY TCP6 ::1 ::2 4000 80\r\n"), "done [::1]:4000 (28)");
   EXPECT_EQ(read("PROXY UNKNOWN\r\n"), "done unknown (15)");
   for (const std::string_view part : {"", "P", "PROXY", "PROXY TCP4 10.1.2.3 10.0.0.1 4000 80\r"}) EXPECT_EQ(read(part), "more") << part;
-  for (const std::string_view bad : {"GET / HTTP/1.1\r\n", "PROXY TCP5 1.1.1.1 2.2.2.2 1 2\r\n", "PROXY TCP4 1.1.1 2.2.2.2 1 2\r\n", "PROXY TCP4 ::1 ::2 1 2\r\n",
-                                     "PROXY TCP4 1.1.1.1 2.2.2.2 1\r\n", "PROXY TCP4 1.1.1.1 2.2.2.2 1 70000\r\n", "PROXY TCP4 1.1.1.1 2.2.2.2 1 2 3\r\n"}) {
+  for (const std::string_view bad :
+       {"GET / HTTP/1.1\r\n", "PROXY TCP5 1.1.1.1 2.2.2.2 1 2\r\n", "PROXY TCP4 1.1.1 2.2.2.2 1 2\r\n", "PROXY TCP4 ::1 ::2 1 2\r\n",
+        "PROXY TCP4 1.1.1.1 2.2.2.2 1\r\n", "PROXY TCP4 1.1.1.1 2.2.2.2 1 70000\r\n", "PROXY TCP4 1.1.1.1 2.2.2.2 1 2 3\r\n"}) {
     EXPECT_EQ(read(bad), "bad") << bad;
   }
   EXPECT_EQ(read("PROXY " + std::string(120, 'x')), "bad");
@@ -50,10 +51,10 @@ TEST(ProxyHeader, IsReadAsItIsWritten) {
 
 TEST(ProxyHeader, OfVersionTwoHasALengthThatIsChecked) {
   const std::string signature("\r\n\r\n\0\r\nQUIT\n", 12);
-  EXPECT_EQ(read(signature + std::string("\x31\x11\0\x0c", 4) + std::string(12, '\0')), "bad");       // version 3
-  EXPECT_EQ(read(signature + std::string("\x22\x11\0\x0c", 4) + std::string(12, '\0')), "bad");       // no such command
-  EXPECT_EQ(read(signature + std::string("\x21\x11\0\x04", 4) + std::string(4, '\0')), "bad");        // too short for its family
-  EXPECT_EQ(read(signature + std::string("\x21\x11\xff\xff", 4)), "bad");                              // too long for us
+  EXPECT_EQ(read(signature + std::string("\x31\x11\0\x0c", 4) + std::string(12, '\0')), "bad");                    // version 3
+  EXPECT_EQ(read(signature + std::string("\x22\x11\0\x0c", 4) + std::string(12, '\0')), "bad");                    // no such command
+  EXPECT_EQ(read(signature + std::string("\x21\x11\0\x04", 4) + std::string(4, '\0')), "bad");                     // too short for its family
+  EXPECT_EQ(read(signature + std::string("\x21\x11\xff\xff", 4)), "bad");                                          // too long for us
   EXPECT_EQ(read(signature + std::string("\x21\x11\0\x0f", 4) + std::string(15, '\1')), "done 1.1.1.1:257 (31)");  // with an extension
 }
 

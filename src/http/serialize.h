@@ -30,10 +30,10 @@ struct RequestOptions {
   Forwarded forwarded;
   Framing framing = Framing::none;
   std::uint64_t content_length = 0;
-  bool websocket = false;                         // asks for the upgrade, on
-  const FieldEdits* edits = nullptr;              // the route's
-  std::string_view extra{};                       // zero or more whole lines of ours
-  std::span<const std::string_view> replaced{};   // fields that `extra` has instead of the client's
+  bool websocket = false;                        // asks for the upgrade, on
+  const FieldEdits* edits = nullptr;             // the route's
+  std::string_view extra{};                      // zero or more whole lines of ours
+  std::span<const std::string_view> replaced{};  // fields that `extra` has instead of the client's
 };
 
 // The request as it is sent to a replica.

@@ -185,7 +185,7 @@ class System {
   virtual Result<void> replace_file(const std::string& path, std::string_view bytes, bool durable) = 0;
   virtual Result<void> make_directory(const std::string& path, unsigned mode) = 0;
   virtual void remove_file(const std::string& path) = 0;
-  virtual void clear_directory(const std::string& path) = 0;      // of its files
+  virtual void clear_directory(const std::string& path) = 0;  // of its files
   // A log: opened to append, made if it is not there. append() blocks until all is written; false: it could not be. Any thread.
   virtual Result<Handle> open_append(const std::string& path) = 0;
   virtual bool append(int fd, std::string_view bytes) = 0;

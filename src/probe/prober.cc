@@ -106,7 +106,8 @@ Async<Prober::Check> Prober::check(const balance::Replica& replica, const config
   request.head_only = settings.body.empty();
   const auto response = co_await wire::fetch(loop_, replica.endpoint, request, loop_.now() + settings.timeout, kBodyBytesMax);
   if (response) {
-    const bool good = std::ranges::any_of(settings.statuses, [&](const auto& range) { return response->status >= range.first && response->status <= range.second; });
+    const bool good =
+        std::ranges::any_of(settings.statuses, [&](const auto& range) { return response->status >= range.first && response->status <= range.second; });
     co_return good && response->body.contains(settings.body) ? Check::good : Check::bad;
   }
   const Code code = response.error().code;

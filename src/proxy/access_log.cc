@@ -125,7 +125,8 @@ static unsigned status_of(const wire::Exchange& exchange) { return exchange.stat
 void AccessLog::add_common(const wire::Exchange& exchange, const AccessRecord&) {
   const http::RequestHead& head = exchange.request();
   const std::time_t now = std::chrono::system_clock::to_time_t(loop_.system().wall_now());
-  fmt::format_to(std::back_inserter(buffer_), "{} - - [{:%d/%b/%Y:%H:%M:%S} +0000] \"{} ", base::address_text(exchange.client()), fmt::gmtime(now), head.method_text);
+  fmt::format_to(std::back_inserter(buffer_), "{} - - [{:%d/%b/%Y:%H:%M:%S} +0000] \"{} ", base::address_text(exchange.client()), fmt::gmtime(now),
+                 head.method_text);
   append_escaped(buffer_, head.path, "\\x{:02x}");
   append_escaped(buffer_, head.query, "\\x{:02x}");
   fmt::format_to(std::back_inserter(buffer_), " HTTP/1.{}\" {} {}\n", head.minor_version, status_of(exchange), exchange.body_bytes_sent());
@@ -148,8 +149,8 @@ void AccessLog::add_json(const wire::Exchange& exchange, const AccessRecord& rec
   text("route", record.route);
   text("replica", record.replica);
   text("request_id", record.request_id);
-  fmt::format_to(std::back_inserter(buffer_), ",\"status\":{},\"complete\":{},\"ms\":{:.3f},\"tries\":{},\"received\":{},\"sent\":{}}}\n", status_of(exchange), exchange.finished(), base::to_ms(record.took),
-                 record.tries, exchange.body_bytes_received(), exchange.body_bytes_sent());
+  fmt::format_to(std::back_inserter(buffer_), ",\"status\":{},\"complete\":{},\"ms\":{:.3f},\"tries\":{},\"received\":{},\"sent\":{}}}\n", status_of(exchange),
+                 exchange.finished(), base::to_ms(record.took), record.tries, exchange.body_bytes_received(), exchange.body_bytes_sent());
 }
 
 }  // namespace ringmaster::proxy

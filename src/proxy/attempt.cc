@@ -18,7 +18,8 @@ using io::Async;
 
 bool wants_websocket(const http::RequestHead& head) {
   const http::Field* upgrade = head.fields.find(http::FieldId::upgrade);
-  if (upgrade == nullptr || head.method != http::Method::get || head.minor_version == 0 || !http::equals_ignoring_case(upgrade->value, "websocket")) return false;
+  if (upgrade == nullptr || head.method != http::Method::get || head.minor_version == 0 || !http::equals_ignoring_case(upgrade->value, "websocket"))
+    return false;
   bool nominated = false;
   for (const http::Field& field : head.fields) {
     if (field.id != http::FieldId::connection) continue;
@@ -200,7 +201,8 @@ Async<std::optional<Failure>> Attempt::receive(base::Time deadline, bool alone) 
       co_return Failure{std::move(error), reader.any_bytes() ? Progress::answering : Progress::sent};
     }
     const unsigned status = reader.head().status;
-    if (status == 101 && !wants_websocket(exchange_.request())) co_return Failure{{Code::invalid, Source::replica, "it switched protocols unasked"}, Progress::answering};
+    if (status == 101 && !wants_websocket(exchange_.request()))
+      co_return Failure{{Code::invalid, Source::replica, "it switched protocols unasked"}, Progress::answering};
     if (status >= 200 || status == 101) {
       active_->answering = true;
       answered_ = true;
@@ -263,7 +265,8 @@ void Attempt::end(const std::optional<Failure>& failure) {
   count(failure);
   const bool clean = !failure && answered_ && !began_tunnel() && workspace_->reader.reusable() && (!streamed_ || upload_.done);
   active_.reset();
-  if (clean && connection_ && !upstream_.retired && pool_.settings.proxy_protocol == config::ProxyProtocol::none) upstream_.connections().put(std::move(connection_));
+  if (clean && connection_ && !upstream_.retired && pool_.settings.proxy_protocol == config::ProxyProtocol::none)
+    upstream_.connections().put(std::move(connection_));
   connection_.reset();
   ticket_.release();
 }

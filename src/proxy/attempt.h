@@ -32,7 +32,7 @@ class Attempt {
   wire::ResponseReader& reader() { return workspace_->reader; }
   io::Stream& stream() { return connection_->stream(); }
   Upstream& upstream() { return upstream_; }
-  bool streamed() const { return streamed_; }                                   // part of the body was read for good: it cannot be sent again
+  bool streamed() const { return streamed_; }                                              // part of the body was read for good: it cannot be sent again
   const std::optional<base::Error>& client_error() const { return upload_.client_error; }  // why its body broke off
   bool began_tunnel() const;
   // The replica has done its part: what it held is free, while the client still reads.
@@ -77,8 +77,8 @@ class Attempt {
   Upload upload_;
   base::Time began_;
   bool streamed_ = false;
-  bool reused_ = false;     // the connection had carried a request before
-  bool answered_ = false;   // the final head has come
+  bool reused_ = false;    // the connection had carried a request before
+  bool answered_ = false;  // the final head has come
   bool counted_ = false;
   base::Duration response_time_{};
 };

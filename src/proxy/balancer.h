@@ -58,15 +58,15 @@ using NotFound = std::function<io::Async<void>(wire::Exchange&)>;
 
 // What has been decided about a request before a replica is chosen. All that it refers to outlives the request.
 struct Forwarding {
-  std::size_t pool = 0;                                // its index
-  const wire::Handler* pages = nullptr;                // how errors look to this listener's clients
-  const NotFound* on_not_found = nullptr;              // null: a 404 is forwarded
-  std::string_view path;                               // as the replica shall see it
-  http::Forwarded forwarded;                           // what it is told of the client
-  const http::FieldEdits* request_fields = nullptr;    // the route's changes
+  std::size_t pool = 0;                              // its index
+  const wire::Handler* pages = nullptr;              // how errors look to this listener's clients
+  const NotFound* on_not_found = nullptr;            // null: a 404 is forwarded
+  std::string_view path;                             // as the replica shall see it
+  http::Forwarded forwarded;                         // what it is told of the client
+  const http::FieldEdits* request_fields = nullptr;  // the route's changes
   const http::FieldEdits* response_fields = nullptr;
-  std::string_view extra;                              // whole lines for the request
-  std::span<const std::string_view> replaced;          // fields that `extra` has instead of the client's
+  std::string_view extra;                      // whole lines for the request
+  std::span<const std::string_view> replaced;  // fields that `extra` has instead of the client's
 };
 
 class Balancer {

@@ -171,7 +171,8 @@ static std::string fill_in(const std::string& location, std::string_view host, s
 }
 
 Async<void> Frontend::answer(wire::Exchange& exchange, const Route& route, Scratch& scratch) {
-  if (!route.location.empty()) scratch.extra = "Location: " + fill_in(route.location, exchange.request().authority, exchange.path(), exchange.request().query) + "\r\n";
+  if (!route.location.empty())
+    scratch.extra = "Location: " + fill_in(route.location, exchange.request().authority, exchange.path(), exchange.request().query) + "\r\n";
   for (const auto* fields : {&route.response_fields.set, &route.response_fields.add}) {
     for (const auto& [name, value] : *fields) scratch.extra.append(name).append(": ").append(value).append("\r\n");
   }

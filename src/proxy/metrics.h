@@ -51,9 +51,9 @@ struct Answers {
 };
 
 struct RouteMetrics {
-  Answers answers;              // that clients got
-  std::uint64_t aborted = 0;    // the client left, or its answer broke off
-  std::uint64_t limited = 0;    // 429
+  Answers answers;            // that clients got
+  std::uint64_t aborted = 0;  // the client left, or its answer broke off
+  std::uint64_t limited = 0;  // 429
   std::uint64_t retries = 0;
   std::uint64_t in_flight = 0;  // now
   void add(const RouteMetrics& other) {
@@ -63,7 +63,7 @@ struct RouteMetrics {
 };
 
 struct PoolMetrics {
-  Answers answers;                   // that its replicas gave
+  Answers answers;  // that its replicas gave
   std::uint64_t retries = 0;
   std::uint64_t retries_denied = 0;  // by the budget
   std::uint64_t hedges = 0;
@@ -91,7 +91,7 @@ struct ReplicaMetrics {
 
 // A worker's copy of it all.
 struct WorkerMetrics {
-  std::size_t worker = 0;  // its number
+  std::size_t worker = 0;            // its number
   std::vector<RouteMetrics> routes;  // of the configuration; the last one: requests that no route took
   std::vector<PoolMetrics> pools;
   std::vector<std::pair<std::shared_ptr<balance::Replica>, ReplicaMetrics>> replicas;

@@ -8,7 +8,8 @@ using base::Duration;
 using base::Time;
 
 RateLimiter::RateLimiter(const config::Rate& rate)
-    : interval_(std::chrono::duration_cast<Duration>(std::chrono::seconds(1)) / std::max(1U, rate.per_second)), tolerance_(interval_ * (std::max(1U, rate.burst) - 1)) {}
+    : interval_(std::chrono::duration_cast<Duration>(std::chrono::seconds(1)) / std::max(1U, rate.per_second)),
+      tolerance_(interval_ * (std::max(1U, rate.burst) - 1)) {}
 
 Duration RateLimiter::ask(std::uint64_t key, Time now) {
   Shard& shard = shards_[key % kShards];

@@ -44,7 +44,8 @@ class RegistryTest : public testing::Test {
   }
   std::string everybody() const {
     std::string text;
-    for (const auto& replica : registry->replicas("web")) text += (text.empty() ? "" : " ") + replica->name + "/" + std::string(balance::name(replica->phase()));
+    for (const auto& replica : registry->replicas("web"))
+      text += (text.empty() ? "" : " ") + replica->name + "/" + std::string(balance::name(replica->phase()));
     return text;
   }
 

@@ -71,13 +71,13 @@ class Relay {
   unsigned tries_ = 0;
   std::optional<Attempt> hedge_;  // beside a slow first attempt
   base::Time deadline_;
-  PoolQueue::PlacePtr place_;           // in the queue
+  PoolQueue::PlacePtr place_;             // in the queue
   base::Time wait_until_ = base::kNever;  // set when waiting begins
   bool is_full_ = false;
   bool queued_ = false;
-  bool streamed_ = false;                    // part of the body is gone: no more tries
-  bool sticks_ = false;                      // its sticky cookie leads to a replica that gets requests
-  bool suspected_ = false;                   // one replica has been sent to be checked; once per request is enough
+  bool streamed_ = false;                     // part of the body is gone: no more tries
+  bool sticks_ = false;                       // its sticky cookie leads to a replica that gets requests
+  bool suspected_ = false;                    // one replica has been sent to be checked; once per request is enough
   std::optional<std::uint32_t> sticky_slot_;  // that the client came with
 };
 

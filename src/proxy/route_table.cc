@@ -26,8 +26,9 @@ RouteTable::RouteTable(const config::Config& config, const config::Listener& lis
 
 static bool fields_match(const Route& route, const http::RequestHead& head) {
   return std::ranges::all_of(route.headers, [&](const auto& wanted) {
-    return std::ranges::any_of(head.fields,
-                               [&](const http::Field& field) { return http::equals_ignoring_case(field.name, wanted.first) && (wanted.second == "*" || field.value == wanted.second); });
+    return std::ranges::any_of(head.fields, [&](const http::Field& field) {
+      return http::equals_ignoring_case(field.name, wanted.first) && (wanted.second == "*" || field.value == wanted.second);
+    });
   });
 }
 

@@ -20,10 +20,10 @@ struct Shared {
     if (config.access_log.format != config::AccessLog::Format::off) access_log = std::make_unique<AccessLogFile>(system, config.access_log);
   }
 
-  std::vector<std::unique_ptr<PoolQueue>> queues;           // by pool
-  std::vector<std::unique_ptr<RateLimiter>> limiters;       // by route; null: no limit
-  std::vector<std::unique_ptr<const RouteTable>> tables;    // by listener
-  std::unique_ptr<AccessLogFile> access_log;                // null: off
+  std::vector<std::unique_ptr<PoolQueue>> queues;         // by pool
+  std::vector<std::unique_ptr<RateLimiter>> limiters;     // by route; null: no limit
+  std::vector<std::unique_ptr<const RouteTable>> tables;  // by listener
+  std::unique_ptr<AccessLogFile> access_log;              // null: off
 };
 
 }  // namespace ringmaster::proxy

@@ -22,7 +22,8 @@ const std::string& Sticky::value(std::uint32_t slot) {
   const std::string text = pool_.name + "\n" + std::to_string(slot);
   std::array<unsigned char, EVP_MAX_MD_SIZE> code{};
   unsigned length = 0;
-  ::HMAC(::EVP_sha256(), secret.data(), static_cast<int>(secret.size()), reinterpret_cast<const unsigned char*>(text.data()), text.size(), code.data(), &length);
+  ::HMAC(::EVP_sha256(), secret.data(), static_cast<int>(secret.size()), reinterpret_cast<const unsigned char*>(text.data()), text.size(), code.data(),
+         &length);
   CHECK(length == 32);
   value = std::to_string(slot) + "-";
   static constexpr std::string_view kDigits = "0123456789abcdef";

@@ -96,8 +96,8 @@ Async<Result<std::string_view>> ResponseReader::read_body(Duration wait_max) {
 Async<Result<FetchResponse>> fetch(io::Loop& loop, const Endpoint& server, const FetchRequest& request, Time deadline, std::size_t body_bytes_max) {
   auto stream = co_await io::connect(loop, server, deadline);
   if (!stream) co_return std::unexpected(stream.error());
-  std::string head =
-      request.preface + request.method + " " + request.target + " HTTP/1.1\r\nHost: " + request.host + "\r\nUser-Agent: ringmaster\r\nConnection: close\r\n" + request.headers;
+  std::string head = request.preface + request.method + " " + request.target + " HTTP/1.1\r\nHost: " + request.host +
+                     "\r\nUser-Agent: ringmaster\r\nConnection: close\r\n" + request.headers;
   if (!request.body.empty() || request.method == "POST") head += "Content-Length: " + std::to_string(request.body.size()) + "\r\n";
   head += "\r\n" + request.body;
   const std::string_view piece = head;

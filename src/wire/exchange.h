@@ -71,7 +71,7 @@ class Exchange {
   Exchange(io::Stream& stream, const Endpoint& peer, std::string_view peer_text, Workspace& workspace, const ServerLimits& limits, DateClock& date);
 
   const http::RequestHead& request() const { return workspace_.parser.head(); }
-  std::string_view path() const { return path_; }  // normalised: match on this, and forward this
+  std::string_view path() const { return path_; }            // normalised: match on this, and forward this
   const Endpoint& peer() const { return peer_; }             // who sent it: of the connection, or of its PROXY header
   std::string_view peer_text() const { return peer_text_; }  // the address alone
   // Whom it comes from in the end: the peer, or whom a trusted peer named (set by whoever decides on trust).
