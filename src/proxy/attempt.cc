@@ -37,11 +37,18 @@ Attempt::Attempt(Balancer& balancer, PoolState& pool, wire::Exchange& exchange, 
       upstream_(upstream),
       ticket_(std::move(ticket)),
       deadline_(deadline),
-      workspace_(balancer.workspaces_.take()),
       uploading_(balancer.loop_),
       began_(balancer.loop_.now()) {}
 
-Attempt::~Attempt() { balancer_.workspaces_.put(std::move(workspace_)); }
+Attempt::~Attempt() { put_workspace(); }
+
+void Attempt::take_workspace() {
+  if (!workspace_) workspace_ = balancer_.workspaces_.take();
+}
+
+void Attempt::put_workspace() {
+  if (workspace_) balancer_.workspaces_.put(std::move(workspace_));
+}
 
 bool Attempt::began_tunnel() const { return answered_ && workspace_->reader.head().status == 101; }
 
@@ -85,9 +92,11 @@ Async<std::optional<Failure>> Attempt::begin(bool alone) {
       const auto invited = co_await exchange_.invite_body();
       if (!invited) co_return Failure{{invited.error().code, Source::client, {}}, Progress::nothing_sent};
     }
+    take_workspace();
     const auto pieces = make_request();
     auto write = connection_->stream().write(pieces, std::min(deadline_, in(balancer_.config_.timeouts.body)));
     const auto sent = co_await write;
+    put_workspace();
     if (sent) {
       if (!whole) {
         streamed_ = true;  // from here on the body's pieces pass through and are gone
@@ -191,6 +200,9 @@ Async<void> Attempt::upload() {
 // Up to the final head.
 Async<std::optional<Failure>> Attempt::receive(base::Time deadline, bool alone) {
   static constexpr unsigned kInterimMax = 16;
+  const Code readable = co_await connection_->stream().watch().until_readable(deadline);
+  if (readable != Code::ok) co_return Failure{{readable, Source::replica, {}}, Progress::sent};
+  take_workspace();
   wire::ResponseReader& reader = workspace_->reader;
   reader.begin(connection_->stream(), exchange_.request().method);
   for (unsigned interim = 0; interim <= kInterimMax; ++interim) {

@@ -48,6 +48,10 @@ class Attempt {
   io::Async<std::optional<Failure>> connect();
   io::Async<std::optional<Failure>> receive(base::Time deadline, bool alone);
   std::array<std::string_view, 3> make_request();
+  // While the answer is awaited nothing is held: so the few buffers that are in use are always warm in the cache, however
+  // many requests are in flight.
+  void take_workspace();
+  void put_workspace();
   bool is_stale(const Failure& failure) const;
   void append_preface();
   std::span<const std::string_view> replaced_fields(std::span<std::string_view> room);
@@ -70,7 +74,7 @@ class Attempt {
   Upstream& upstream_;
   balance::Ticket ticket_;
   base::Time deadline_;
-  std::unique_ptr<AttemptWorkspace> workspace_;
+  std::unique_ptr<AttemptWorkspace> workspace_;  // while it sends and while it reads
   std::unique_ptr<wire::ClientConnection> connection_;
   std::optional<Upstream::Active> active_;
   io::Scope uploading_;
