@@ -31,7 +31,7 @@ def bars(out, name, rows, group, column, title, unit):
         data.append(" ".join(cells))
     heredoc = "$d << E\n" + "\n".join(data) + "\nE\n"
     plots = ", ".join(f"$d using {3 * k + 2}:{3 * k + 3}:{3 * k + 4}:xtic(1) title '{n}' lc rgb '{COLOURS[k % len(COLOURS)]}'" for k, n in enumerate(ordered))
-    label = {"connections": "connections", "share": "share of the best peer's maximum rate"}.get(group, "")
+    label = {"connections": "connections", "share": "share of the maximum rate of the best peer"}.get(group, "")
     draw(out, name, f"set title '{title}, median and range of the rounds'\nset ylabel '{unit}'\nset xlabel '{label}'\nset yrange [0:*]\nset style data histograms\n"
                     f"set style histogram errorbars gap 1 lw 1\n{heredoc}plot {plots}\n")
 

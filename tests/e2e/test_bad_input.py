@@ -39,7 +39,7 @@ def test_usage_errors_exit_with_2_and_help_with_0():
 
 
 def test_the_shipped_configurations_have_no_faults():
-    for name in ("demo", "classic"):
+    for name in ("demo", "classic", "reference"):
         result = run("check", str(ROOT / f"config/{name}.toml"))
         assert result.returncode == 0 and "no faults" in result.stdout
 
