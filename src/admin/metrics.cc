@@ -168,8 +168,9 @@ ProcessFigures parse_process_figures(std::string_view stat, unsigned ticks_per_s
   std::vector<std::uint64_t> fields;
   for (std::string_view rest = stat.substr(name_end + 1); !rest.empty();) {
     const std::size_t space = rest.find(' ');
+    const std::string_view word = rest.substr(0, space);
     std::uint64_t number = 0;
-    std::from_chars(rest.data(), rest.data() + std::min(space, rest.size()), number);
+    std::from_chars(word.data(), word.data() + word.size(), number);
     fields.push_back(number);
     rest = space == std::string_view::npos ? std::string_view{} : rest.substr(space + 1);
   }

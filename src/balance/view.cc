@@ -57,7 +57,8 @@ static std::vector<std::uint32_t> make_turns(const std::vector<std::shared_ptr<R
   std::vector<double> period;
   std::uint64_t length = 0;
   for (std::uint32_t i = 0; i < replicas.size(); ++i) {
-    const double share = std::max(1.0, std::round(replicas[i]->weight / divisor * scale));
+    const std::uint32_t reduced = replicas[i]->weight / divisor;
+    const double share = std::max(1.0, std::round(reduced * scale));
     length += static_cast<std::uint64_t>(share);
     period.push_back(1 / share);
     queue.emplace(0.5 / share, i);

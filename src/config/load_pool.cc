@@ -1,5 +1,6 @@
 #include <sys/resource.h>
 
+#include <cmath>
 #include <set>
 
 #include "base/names.h"
@@ -220,7 +221,7 @@ void read_balancing(Reader& reader, const toml::table& table, Pool& pool, Faults
         bound < 1 ? "bounded_load is at least 1, or 0 for none" : "bounded_load is for the hashing policies: the others spread load by themselves";
     faults.add(table.get("bounded_load")->source(), why);
   }
-  pool.bound_thousandths = static_cast<unsigned>(bound * 1000 + 0.5);
+  pool.bound_thousandths = static_cast<unsigned>(std::lround(bound * 1000));
   balance::apply_preset("s1", pool.ring);
   with_table(reader, "ring", [&](const toml::table& ring) { read_ring(ring, pool, faults); });
   const balance::RingSettings& ring = pool.ring;

@@ -153,7 +153,7 @@ void check_route_conflicts(const toml::array& tables, const std::vector<Route>& 
     const Route& route = routes[i];
     if (!names.insert(route.name).second) faults.add(tables[i].source(), "the name '" + route.name + "' is given twice: give the routes names of their own");
     std::string match = route.listener + "|" + route.host + "|" + route.path + "|" + route.prefix + "|" + (route.path.empty() ? "p" : "x");
-    for (const auto& [name, value] : route.headers) match += "|" + name + "=" + value;
+    for (const auto& [name, value] : route.headers) match.append("|").append(name).append("=").append(value);
     if (!matches.insert(match).second) faults.add(tables[i].source(), "an earlier route takes exactly the same requests");
   }
 }

@@ -158,7 +158,8 @@ TEST_F(QueueTest, NobodyIsForgottenUnderStress) {
     threads.emplace_back([&, worker] {
       run([&, worker](io::Loop& loop) -> Async<void> {
         io::Scope scope(loop);
-        for (int fiber = 0; fiber < kFibers; ++fiber) scope.spawn(client(*this, loop, tally, static_cast<std::uint64_t>(worker * 100 + fiber)));
+        for (int fiber = 0; fiber < kFibers; ++fiber)
+          scope.spawn(client(*this, loop, tally, static_cast<std::uint64_t>(worker) * 100 + static_cast<std::uint64_t>(fiber)));
         co_await scope.join();
       });
     });
