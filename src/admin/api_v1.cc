@@ -7,6 +7,7 @@
 
 #include "admin/change_request.h"
 #include "admin/metrics.h"
+#include "http/target.h"
 
 namespace ringmaster::admin {
 
@@ -32,8 +33,7 @@ wire::Handler::ErrorPage ApiV1::error_page(unsigned status, std::string_view why
 }
 
 static bool is_local_host(std::string_view authority) {
-  const std::size_t end = authority.starts_with('[') ? authority.find(']') + 1 : authority.find(':');
-  const std::string_view host = authority.substr(0, end);
+  const std::string_view host = http::host_of(authority);
   return host == "127.0.0.1" || host == "localhost" || host == "[::1]";
 }
 

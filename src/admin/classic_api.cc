@@ -50,7 +50,7 @@ std::vector<std::string> ClassicApi::names() const {
 
 bool ClassicApi::may_call(const wire::Exchange& exchange) const {
   if (listener_.classic_from.empty()) return true;  // on loopback; the configuration sees to that
-  return std::ranges::any_of(listener_.classic_from, [&](const base::Network& network) { return network.contains(exchange.client()); });
+  return base::any_contains(listener_.classic_from, exchange.client());
 }
 
 Async<void> ClassicApi::handle(wire::Exchange& exchange) {

@@ -2,6 +2,7 @@
 // and counts change all the time and live in the records that it points to (replica.h).
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -44,6 +45,11 @@ struct PoolView {
   std::shared_ptr<const std::vector<std::uint32_t>> turns;  // weighted: who is next; random: the alternatives, see prepare()
   std::shared_ptr<PoolStatus> status = std::make_shared<PoolStatus>();
 
+  // Who sits in the slot, or null.
+  std::shared_ptr<Replica> seated(std::uint32_t slot) const {
+    const auto seat = std::ranges::lower_bound(replicas, slot, {}, [](const auto& replica) { return replica->slot; });
+    return seat == replicas.end() || (*seat)->slot != slot ? nullptr : *seat;
+  }
   bool counted() const { return max_in_flight != 0 || bound_thousandths != 0; }
 };
 

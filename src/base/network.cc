@@ -1,5 +1,7 @@
 #include "base/network.h"
 
+#include <algorithm>
+
 #include <charconv>
 
 namespace ringmaster::base {
@@ -27,6 +29,10 @@ bool Network::contains(const Endpoint& endpoint) const {
     if (((endpoint.address[bit / 8] ^ first.address[bit / 8]) & mask) != 0) return false;
   }
   return true;
+}
+
+bool any_contains(std::span<const Network> networks, const Endpoint& endpoint) {
+  return std::ranges::any_of(networks, [&](const Network& network) { return network.contains(endpoint); });
 }
 
 }  // namespace ringmaster::base

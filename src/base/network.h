@@ -1,6 +1,7 @@
 // A network in CIDR form, "10.0.0.0/8" or "::1/128", for allow-lists.
 #pragma once
 
+#include <span>
 #include <string_view>
 
 #include "base/endpoint.h"
@@ -14,5 +15,8 @@ struct Network {
   static Result<Network> parse(std::string_view text);
   bool contains(const Endpoint& endpoint) const;
 };
+
+// Whether one of them contains it.
+bool any_contains(std::span<const Network> networks, const Endpoint& endpoint);
 
 }  // namespace ringmaster::base

@@ -212,10 +212,8 @@ void Engine::publish() {
   next_publish_ = loop_.system().now() + 4 * (loop_.system().now() - began);
   const auto departed = std::make_shared<std::vector<proxy::Registry::Record>>();
   for (std::size_t i = 0; i < view_->pools.size(); ++i) {
-    const auto& now = view->pools[i].replicas;
     for (const auto& replica : view_->pools[i].replicas) {
-      const auto seat = std::ranges::lower_bound(now, replica->slot, {}, [](const auto& r) { return r->slot; });
-      if (seat == now.end() || *seat != replica) departed->push_back(replica);
+      if (view->pools[i].seated(replica->slot) != replica) departed->push_back(replica);
     }
   }
   view_ = view;

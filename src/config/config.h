@@ -174,7 +174,7 @@ struct Config {
   std::string text;
   std::string state_dir = ".ringmaster";
   unsigned workers = 0;                      // 0: one per core
-  unsigned connections_max = 4000;           // of clients, per worker
+  unsigned connections_max = 4000;           // of clients, per worker and listener
   unsigned connections_per_address_max = 0;  // per worker; 0: no limit
   unsigned body_rate_min = 240;              // bytes a second that a request's body must bring, after 10 s
   Timeouts timeouts;

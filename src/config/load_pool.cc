@@ -1,6 +1,7 @@
 #include <sys/resource.h>
 
 #include <cmath>
+#include <numeric>
 #include <set>
 
 #include "base/names.h"
@@ -225,9 +226,9 @@ void read_balancing(Reader& reader, const toml::table& table, Pool& pool, Faults
   balance::apply_preset("s1", pool.ring);
   with_table(reader, "ring", [&](const toml::table& ring) { read_ring(ring, pool, faults); });
   const balance::RingSettings& ring = pool.ring;
-  std::uint64_t weights = 0;
-  for (unsigned slot = 1; slot <= pool.replicas; ++slot) weights += pool.weight(slot);
-  if (pool.policy == balance::Policy::ring && weights * ring.virtual_servers > ring.slots) {
+  std::vector<unsigned> slots(pool.replicas);
+  std::iota(slots.begin(), slots.end(), 1U);
+  if (!pool.fits_ring(slots)) {
     faults.add(table.source(), std::to_string(pool.replicas) + " replicas with " + std::to_string(ring.virtual_servers) +
                                    " virtual servers each (times their weights) do not fit " + std::to_string(ring.slots) + " slots");
   }

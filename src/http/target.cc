@@ -36,6 +36,8 @@ bool is_authority(std::string_view text) {
   return text[end] == ':' && text.size() - end <= 6 && all(text.substr(end + 1), kDigit);
 }
 
+std::string_view host_of(std::string_view authority) { return authority.substr(0, authority.starts_with('[') ? authority.find(']') + 1 : authority.find(':')); }
+
 static bool is_normal(std::string_view path) {
   for (std::size_t i = 0; i < path.size(); ++i) {
     if (path[i] == '%') return false;

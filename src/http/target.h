@@ -13,6 +13,9 @@ bool split_absolute(std::string_view target, std::string_view& authority, std::s
 // A host name, IPv4 address or [IPv6 address], with an optional port.
 bool is_authority(std::string_view text);
 
+// The host of a valid authority, without its port; an IPv6 address keeps its brackets.
+std::string_view host_of(std::string_view authority);
+
 // The path in the one form that is matched *and* forwarded, so that nobody behind us can read it differently:
 // unreserved characters decoded, other escapes in upper case, "." and ".." resolved, "//" merged (RFC 3986 section 6.2).
 // Paths that are normal already (nearly all) are returned as they are; others are built in `scratch`.

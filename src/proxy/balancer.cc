@@ -38,9 +38,9 @@ Upstream& Balancer::upstream(const balance::PoolView& pool, const balance::Repli
   if (upstreams_.size() <= replica.cell_index) upstreams_.resize(replica.cell_index + 1);
   std::unique_ptr<Upstream>& upstream = upstreams_[replica.cell_index];
   if (!upstream) {
-    const auto shared = std::ranges::lower_bound(pool.replicas, replica.slot, {}, [](const auto& r) { return r->slot; });
-    CHECK(shared != pool.replicas.end() && shared->get() == &replica);
-    upstream = std::make_unique<Upstream>(loop_, *shared, config_.timeouts.replica_idle);
+    auto shared = pool.seated(replica.slot);
+    CHECK(shared.get() == &replica);
+    upstream = std::make_unique<Upstream>(loop_, std::move(shared), config_.timeouts.replica_idle);
   }
   CHECK(&upstream->replica() == &replica);
   return *upstream;

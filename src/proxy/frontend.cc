@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "http/target.h"
 #include "http/trace.h"
 #include "proxy/key.h"
 #include "proxy/relay.h"
@@ -31,9 +32,7 @@ Frontend::Frontend(const config::Config& config, std::size_t listener, Shared& s
 
 // --- who sent it ---
 
-bool Frontend::trusts(const base::Endpoint& peer) const {
-  return std::ranges::any_of(listener_.trusted, [&](const base::Network& network) { return network.contains(peer); });
-}
+bool Frontend::trusts(const base::Endpoint& peer) const { return base::any_contains(listener_.trusted, peer); }
 
 // "10.0.0.7", "10.0.0.7:80", "::1" or "[::1]:80"; nothing for what is no address ("unknown", "_hidden").
 static std::optional<base::Endpoint> address_of(std::string_view text) {
@@ -161,7 +160,7 @@ static std::string fill_in(const std::string& location, std::string_view host, s
       append(query);
       i += 6;
     } else if (rest.starts_with("$host")) {
-      append(host.substr(0, host.starts_with('[') ? host.find(']') + 1 : host.find(':')));
+      append(http::host_of(host));
       i += 5;
     } else {
       filled += location[i++];

@@ -83,11 +83,10 @@ Async<Relay::MaybeFailure> Relay::complete_body() {
 
 Replica* Relay::choose_sticky(const balance::PoolView& pool) {
   if (!sticky_slot_) sticky_slot_ = pool_.sticky.slot(exchange_.request()).value_or(0);
-  const auto seat = std::ranges::lower_bound(pool.replicas, *sticky_slot_, {}, [](const auto& r) { return r->slot; });
-  if (seat == pool.replicas.end() || (*seat)->slot != *sticky_slot_) return nullptr;
-  if (!balance::is_eligible(pool, **seat, tried())) return nullptr;
+  Replica* seat = pool.seated(*sticky_slot_).get();
+  if (seat == nullptr || !balance::is_eligible(pool, *seat, tried())) return nullptr;
   sticks_ = true;  // it keeps its cookie, even if this one request has to go elsewhere
-  return seat->get();
+  return seat;
 }
 
 Upstream* Relay::use(const balance::PoolView& pool, Replica& replica) {

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "http/characters.h"
+#include "http/target.h"
 
 namespace ringmaster::proxy {
 
@@ -56,8 +57,7 @@ const std::size_t* RouteTable::in(const Paths& paths, const http::RequestHead& h
 
 // Without its port, in lower case, in `room`; names are at most 253 characters (RFC 1035), longer ones match nothing.
 static std::string_view bare_host(std::string_view authority, std::array<char, 256>& room) {
-  const std::size_t end = authority.starts_with('[') ? authority.find(']') + 1 : authority.find(':');
-  std::string_view host = authority.substr(0, end);
+  std::string_view host = http::host_of(authority);
   if (host.ends_with('.')) host.remove_suffix(1);  // the root's
   if (host.size() > room.size()) return {};
   std::ranges::transform(host, room.begin(), http::lower);

@@ -190,9 +190,7 @@ void Server::warn_of_header(std::string_view peer, std::string_view why) {
   base::log::warning("{}: closed: {}", peer, why);
 }
 
-bool Server::is_trusted(const Endpoint& peer) const {
-  return std::ranges::any_of(limits_.trusted, [&](const base::Network& network) { return network.contains(peer); });
-}
+bool Server::is_trusted(const Endpoint& peer) const { return base::any_contains(limits_.trusted, peer); }
 
 // A trusted peer speaks for many clients: it has no limit of its own.
 bool Server::has_too_many(const Endpoint& peer) {
