@@ -262,15 +262,24 @@ std::string_view reason_phrase(unsigned status) {
   }
 }
 
-std::string format_date(base::WallTime time) {
+void format_date(base::WallTime time, std::string& text) {
   static constexpr std::array kDays = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
   static constexpr std::array kMonths = {"Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
   const std::time_t seconds = std::chrono::system_clock::to_time_t(time);
   std::tm utc{};
   ::gmtime_r(&seconds, &utc);
-  const auto two = [](int number) { return (number < 10 ? "0" : "") + std::to_string(number); };
-  return std::string(kDays[static_cast<std::size_t>(utc.tm_wday)]) + ", " + two(utc.tm_mday) + " " + kMonths[static_cast<std::size_t>(utc.tm_mon)] + " " +
-         std::to_string(utc.tm_year + 1900) + " " + two(utc.tm_hour) + ":" + two(utc.tm_min) + ":" + two(utc.tm_sec) + " GMT";
+  const auto append_two = [&](int number) { append_number(text.append(number < 10 ? "0" : ""), static_cast<unsigned>(number)); };
+  text.assign(kDays[static_cast<std::size_t>(utc.tm_wday)]).append(", ");
+  append_two(utc.tm_mday);
+  text.append(" ").append(kMonths[static_cast<std::size_t>(utc.tm_mon)]).append(" ");
+  append_number(text, static_cast<unsigned>(utc.tm_year + 1900));
+  text.append(" ");
+  append_two(utc.tm_hour);
+  text.append(":");
+  append_two(utc.tm_min);
+  text.append(":");
+  append_two(utc.tm_sec);
+  text.append(" GMT");
 }
 
 }  // namespace ringmaster::http

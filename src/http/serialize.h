@@ -59,6 +59,6 @@ void append_own_response(std::string& out, unsigned status, std::string_view con
 std::string_view reason_phrase(unsigned status);
 
 // "Sun, 06 Nov 1994 08:49:37 GMT" (RFC 9110 section 5.6.7).
-std::string format_date(base::WallTime time);
+void format_date(base::WallTime time, std::string& text);
 
 }  // namespace ringmaster::http

@@ -59,7 +59,11 @@ TEST(Serialize, FramesTheResponseForTheClient) {
             "HTTP/1.1 204 No Content\r\nDate: then\r\n\r\n");
 }
 
-TEST(Serialize, FormatsDates) { EXPECT_EQ(format_date(base::WallTime(std::chrono::seconds(784111777))), "Sun, 06 Nov 1994 08:49:37 GMT"); }
+TEST(Serialize, FormatsDates) {
+  std::string text = "what stood there";
+  format_date(base::WallTime(std::chrono::seconds(784111777)), text);
+  EXPECT_EQ(text, "Sun, 06 Nov 1994 08:49:37 GMT");
+}
 
 TEST(Target, HasOneNormalForm) {
   struct Row {

@@ -19,7 +19,7 @@ Exchange::Exchange(io::Stream& stream, const Endpoint& peer, std::string_view pe
 std::string_view DateClock::now(io::Loop& loop) {
   if (loop.now() >= until_) {
     const base::WallTime wall = loop.system().wall_now();
-    text_ = http::format_date(wall);
+    http::format_date(wall, text_);
     const auto into_second = wall - std::chrono::floor<std::chrono::seconds>(wall);
     until_ = loop.now() + std::chrono::seconds(1) - std::chrono::duration_cast<Duration>(into_second);
   }
