@@ -7,6 +7,7 @@
 
 #include "admin/change_request.h"
 #include "admin/metrics.h"
+#include "admin/openapi.h"
 #include "http/target.h"
 
 namespace ringmaster::admin {
@@ -19,11 +20,13 @@ using Act = link::Command::Act;
 
 static std::string dump(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace) + "\n"; }
 
-ApiV1::ApiV1(const config::Config& config, const proxy::Registry& registry, Operations& operations, Collect collect,
+ApiV1::ApiV1(const config::Config& config, const proxy::Registry& registry, Operations& operations, dispatch::Dispatcher* dispatcher, Collect collect,
              std::function<std::uint64_t()> dropped_log_bytes, About about)
     : config_(config),
       registry_(registry),
       operations_(operations),
+      dispatcher_(dispatcher),
+      tasks_(config, dispatcher, *this),
       collect_(std::move(collect)),
       dropped_log_bytes_(std::move(dropped_log_bytes)),
       about_(std::move(about)) {}
@@ -43,6 +46,8 @@ Async<void> ApiV1::handle(wire::Exchange& exchange) {
     co_await wire::reply_error(exchange, *this, 403, "requests from web pages (with an Origin) are refused");
   } else if (!is_local_host(head.authority)) {
     co_await wire::reply_error(exchange, *this, 403, "the Host must be localhost, 127.0.0.1 or [::1]");
+  } else if (TasksApi::takes(exchange.path())) {
+    co_await tasks_.handle(exchange);
   } else if (head.method == Method::get || head.method == Method::head) {
     co_await read(exchange, exchange.path());
   } else {
@@ -63,6 +68,8 @@ Async<void> ApiV1::read(wire::Exchange& exchange, std::string_view path) {
     co_await reply(exchange, value, ready ? 200 : 503);
   } else if (path == "/metrics") {
     co_await metrics(exchange);
+  } else if (path == "/v1/openapi.json") {
+    co_await exchange.reply(200, "application/json", kOpenApi);
   } else if (path == "/v1/status") {
     co_await reply(exchange, status(exchange.loop().now()));
   } else if (path == "/v1/pools") {
@@ -83,7 +90,7 @@ Async<void> ApiV1::metrics(wire::Exchange& exchange) {
   const auto ticks = static_cast<unsigned>(::sysconf(_SC_CLK_TCK));
   const auto page = static_cast<unsigned>(::sysconf(_SC_PAGESIZE));
   const ProcessFigures process = stat ? parse_process_figures(*stat, ticks, page) : ProcessFigures{};
-  const std::string text = render_metrics(config_, registry_, workers, process, about_.engine, dropped_log_bytes_());
+  const std::string text = render_metrics(config_, registry_, workers, dispatcher_, process, about_.engine, dropped_log_bytes_());
   co_await exchange.reply(200, "text/plain; version=0.0.4; charset=utf-8", text);
 }
 

@@ -3,7 +3,7 @@
 //
 //   GET /healthz  /readyz  /metrics  /v1/status  /v1/pools  /v1/pools/{pool}
 //   POST|DELETE /v1/pools/{pool}/replicas   {"n": 1, "names": ["S5"]}
-//   POST /v1/stop
+//   POST /v1/stop   GET /v1/openapi.json   and tasks: tasks_api.h
 //
 // Who reaches a loopback address can stop servers, and a web page can make a browser reach it: so a request with an
 // Origin is refused, the Host must be a name of this machine, and bodies must say that they are JSON.
@@ -12,6 +12,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "admin/operations.h"
+#include "admin/tasks_api.h"
 #include "config/config.h"
 #include "proxy/metrics.h"
 #include "proxy/registry.h"
@@ -32,7 +33,8 @@ class ApiV1 final : public wire::Handler {
   // Awaits a copy of what every worker has counted, in their order.
   using Collect = std::function<io::Async<std::vector<proxy::WorkerMetrics>>()>;
 
-  ApiV1(const config::Config& config, const proxy::Registry& registry, Operations& operations, Collect collect,
+  // `dispatcher`: null when no queue is configured.
+  ApiV1(const config::Config& config, const proxy::Registry& registry, Operations& operations, dispatch::Dispatcher* dispatcher, Collect collect,
         std::function<std::uint64_t()> dropped_log_bytes, About about);
 
   io::Async<void> handle(wire::Exchange& exchange) override;
@@ -52,6 +54,8 @@ class ApiV1 final : public wire::Handler {
   const config::Config& config_;
   const proxy::Registry& registry_;
   Operations& operations_;
+  dispatch::Dispatcher* dispatcher_;
+  TasksApi tasks_;
   Collect collect_;
   std::function<std::uint64_t()> dropped_log_bytes_;
   About about_;

@@ -26,11 +26,16 @@ static proxy::NotFound not_found(const wire::Handler& pages) {
   };
 }
 
-ClassicApi::ClassicApi(const config::Config& config, std::size_t listener, proxy::Shared& shared, proxy::Balancer& balancer, Operations& operations)
+ClassicApi::ClassicApi(const config::Config& config, std::size_t listener, proxy::Shared& shared, proxy::Balancer& balancer, Operations& operations,
+                       ClassicTasks* tasks)
     : listener_(config.listeners[listener]),
       balancer_(balancer),
       operations_(operations),
-      frontend_(config, listener, shared, balancer, this, not_found(*this)) {}
+      tasks_(tasks),
+      frontend_(config, listener, shared, balancer, this, not_found(*this)) {
+  const auto queue = std::ranges::find(config.queues, listener_.pool, &config::Queue::pool);
+  if (tasks != nullptr && queue != config.queues.end()) queue_ = queue->name;
+}
 
 wire::Handler::ErrorPage ClassicApi::error_page(unsigned, std::string_view why) const {
   return {kJson, dump({{"message", "<Error> " + std::string(why)}, {"status", "failure"}})};
@@ -53,6 +58,9 @@ bool ClassicApi::may_call(const wire::Exchange& exchange) const {
   return base::any_contains(listener_.classic_from, exchange.client());
 }
 
+// Of a body that could not be read.
+static unsigned status_of_body(Code code) { return code == Code::too_large ? 413 : code == Code::timeout ? 408 : 400; }
+
 Async<void> ClassicApi::handle(wire::Exchange& exchange) {
   const std::string_view path = exchange.path();
   frontend_.identify_client(exchange);
@@ -63,9 +71,31 @@ Async<void> ClassicApi::handle(wire::Exchange& exchange) {
     co_await call(exchange, "POST");
   } else if (path == "/rm") {
     co_await call(exchange, "DELETE");
+  } else if (!queue_.empty() && ClassicTasks::takes(path)) {
+    co_await task_call(exchange);
   } else {
     co_await frontend_.handle(exchange);
   }
+}
+
+// A task is no change of the servers: but who may not make changes may not make work, either.
+Async<void> ClassicApi::task_call(wire::Exchange& exchange) {
+  const http::RequestHead& head = exchange.request();
+  if (!may_call(exchange) || head.fields.find(http::FieldId::origin) != nullptr) {
+    co_await wire::reply_error(exchange, *this, 403, "this address, or this web page, may not call it");
+    co_return;
+  }
+  const auto body = co_await exchange.read_whole_body(kChangeBytesMax);
+  if (!body) {
+    co_await wire::reply_error(exchange, *this, status_of_body(body.error().code), base::describe(body.error()));
+    co_return;
+  }
+  const auto reply = co_await tasks_->answer(exchange.loop(), std::string(head.method_text), std::string(exchange.path()), *body, queue_);
+  if (!reply) {
+    co_await wire::reply_error(exchange, *this, 503, "the client has left");
+    co_return;
+  }
+  co_await exchange.reply(reply->status, kJson, reply->body, reply->extra);
 }
 
 static bool is_one_of(std::string_view method, std::string_view allowed) {
@@ -103,8 +133,7 @@ static unsigned status_of(Code code) {
 Async<void> ClassicApi::change(wire::Exchange& exchange, Act act) {
   const auto body = co_await exchange.read_whole_body(kChangeBytesMax);
   if (!body) {
-    const unsigned status = body.error().code == Code::too_large ? 413 : body.error().code == Code::timeout ? 408 : 400;
-    co_await wire::reply_error(exchange, *this, status, base::describe(body.error()));
+    co_await wire::reply_error(exchange, *this, status_of_body(body.error().code), base::describe(body.error()));
     co_return;
   }
   auto command = parse_change(*body, "hostnames");

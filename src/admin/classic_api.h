@@ -1,7 +1,8 @@
-// The classic API of the five teaching systems, on the traffic port: GET /rep and /get, POST /add, DELETE /rm. Everything
-// else is balanced. Runs on a worker's loop.
+// The classic API of the five teaching systems, on the traffic port: GET /rep and /get, POST /add, DELETE /rm; and,
+// if the listener's pool has a queue, /tasks and /get-tasks. Everything else is balanced. Runs on a worker's loop.
 #pragma once
 
+#include "admin/classic_tasks.h"
 #include "admin/operations.h"
 #include "config/config.h"
 #include "proxy/frontend.h"
@@ -10,8 +11,9 @@ namespace ringmaster::admin {
 
 class ClassicApi final : public wire::Handler {
  public:
-  // `listener`: its index.
-  ClassicApi(const config::Config& config, std::size_t listener, proxy::Shared& shared, proxy::Balancer& balancer, Operations& operations);
+  // `listener`: its index. `tasks`: null when no queue is configured.
+  ClassicApi(const config::Config& config, std::size_t listener, proxy::Shared& shared, proxy::Balancer& balancer, Operations& operations,
+             ClassicTasks* tasks);
 
   io::Async<void> handle(wire::Exchange& exchange) override;
   ErrorPage error_page(unsigned status, std::string_view why) const override;
@@ -20,11 +22,14 @@ class ClassicApi final : public wire::Handler {
   bool may_call(const wire::Exchange& exchange) const;
   io::Async<void> call(wire::Exchange& exchange, std::string_view allowed);
   io::Async<void> change(wire::Exchange& exchange, link::Command::Act act);
+  io::Async<void> task_call(wire::Exchange& exchange);
   std::vector<std::string> names() const;
 
   const config::Listener& listener_;
   proxy::Balancer& balancer_;
   Operations& operations_;
+  ClassicTasks* tasks_;
+  std::string queue_;  // of the listener's pool; empty: its servers have /tasks for themselves
   proxy::Frontend frontend_;
 };
 

@@ -159,6 +159,39 @@ void write_replicas(Writer& out, const config::Config& config, const proxy::Regi
   each("replica_connections_opened_total", "counter", "Connections made to it.", [](R, M m) { return m.connections_opened; });
 }
 
+void write_queues(Writer& out, const dispatch::Dispatcher& dispatcher) {
+  const std::vector<dispatch::QueueView> views = dispatcher.queues();
+  const auto each = [&](std::string_view name, std::string_view type, std::string_view help, auto value) {
+    out.family(name, type, help);
+    for (const auto& view : views) out.sample(fmt::format("queue=\"{}\"", view.settings->name), value(view));
+  };
+  using V = const dispatch::QueueView&;
+  each("tasks_pending", "gauge", "Tasks that wait for a place.", [](V v) { return v.pending; });
+  each("tasks_scheduled", "gauge", "Tasks that wait for their time, or are being written.", [](V v) { return v.scheduled; });
+  each("tasks_in_progress", "gauge", "Tasks that are being worked at.", [](V v) { return v.in_progress; });
+  each("queue_paused", "gauge", "1 if it is paused.", [](V v) { return v.state.paused ? 1 : 0; });
+  each("tasks_accepted_total", "counter", "Tasks accepted.", [](V v) { return v.figures.accepted; });
+  each("tasks_refused_total", "counter", "Tasks refused: no room, or nobody free.", [](V v) { return v.figures.refused; });
+  each("task_attempts_total", "counter", "Attempts begun.", [](V v) { return v.figures.attempts; });
+  each("task_attempts_failed_total", "counter", "Attempts that failed.", [](V v) { return v.figures.failures; });
+  each("task_offers_declined_total", "counter", "Offers that a replica declined, being busy.", [](V v) { return v.figures.unavailable; });
+  out.family("tasks_ended_total", "counter", "Tasks that came to their end, by state.");
+  for (const auto& view : views) {
+    for (std::size_t i = static_cast<std::size_t>(task::State::done); i < task::kStateNames.size(); ++i) {
+      out.sample(fmt::format("queue=\"{}\",state=\"{}\"", view.settings->name, task::kStateNames.at(i)), view.figures.ended.at(i));
+    }
+  }
+  const dispatch::Journal::Figures& journal = dispatcher.journal_figures();
+  out.family("store_commits_total", "counter", "Transactions of the tasks' store.");
+  out.sample("", journal.commits);
+  out.family("store_writes_total", "counter", "Writes in them: how many share a sync.");
+  out.sample("", journal.writes);
+  out.family("store_failures_total", "counter", "Transactions that failed.");
+  out.sample("", journal.failures);
+  out.family("store_seconds_total", "counter", "Time in them.");
+  out.sample("", std::chrono::duration<double>(journal.busy).count());
+}
+
 }  // namespace
 
 ProcessFigures parse_process_figures(std::string_view stat, unsigned ticks_per_second, unsigned page_bytes) {
@@ -181,11 +214,12 @@ ProcessFigures parse_process_figures(std::string_view stat, unsigned ticks_per_s
 }
 
 std::string render_metrics(const config::Config& config, const proxy::Registry& registry, const std::vector<proxy::WorkerMetrics>& workers,
-                           const ProcessFigures& process, std::uint64_t engine, std::uint64_t dropped_log_bytes) {
+                           const dispatch::Dispatcher* dispatcher, const ProcessFigures& process, std::uint64_t engine, std::uint64_t dropped_log_bytes) {
   Writer out;
   write_routes(out, config, workers);
   write_pools(out, config, registry, workers);
   write_replicas(out, config, registry, workers);
+  if (dispatcher != nullptr) write_queues(out, *dispatcher);
   out.family("worker_connections", "gauge", "Connections of clients.");
   const auto each_worker = [&](auto value) {
     for (const proxy::WorkerMetrics& worker : workers) out.sample(fmt::format("worker=\"{}\"", worker.worker), value(worker));

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "config/config.h"
+#include "dispatch/dispatcher.h"
 #include "proxy/metrics.h"
 #include "proxy/registry.h"
 
@@ -18,7 +19,8 @@ struct ProcessFigures {
 // Of Linux's /proc/self/stat.
 ProcessFigures parse_process_figures(std::string_view stat, unsigned ticks_per_second, unsigned page_bytes);
 
+// `dispatcher`: null when no queue is configured.
 std::string render_metrics(const config::Config& config, const proxy::Registry& registry, const std::vector<proxy::WorkerMetrics>& workers,
-                           const ProcessFigures& process, std::uint64_t engine, std::uint64_t dropped_log_bytes);
+                           const dispatch::Dispatcher* dispatcher, const ProcessFigures& process, std::uint64_t engine, std::uint64_t dropped_log_bytes);
 
 }  // namespace ringmaster::admin

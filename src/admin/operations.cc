@@ -32,24 +32,11 @@ void Operations::finished(const Outcome& outcome) {
   found->second->signal.notify();
 }
 
-// The answer is shared with the asking loop, and is touched only there: it travels as a posted call.
-Async<void> Operations::run_for(io::Loop& there, PendingPtr answer, link::Command command) {
-  Outcome outcome = co_await execute(std::move(command));
-  there.post([answer, outcome = std::move(outcome)] {
-    answer->outcome = outcome;
-    answer->done = true;
-    answer->signal.notify();
-  });
-}
-
 Async<Outcome> Operations::execute_from(io::Loop& here, link::Command command) {
-  const auto answer = std::make_shared<Pending>();
-  control_.post([this, &here, answer, command] { scope_.spawn(run_for(here, answer, command)); });
-  while (!answer->done) {
-    const Code woken = co_await answer->signal.wait(here);
-    if (woken == Code::cancelled) co_return Outcome{0, Code::cancelled, "the client has left", {}};
-  }
-  co_return answer->outcome;
+  const std::function<Async<Outcome>()> work = [this, command] { return execute(command); };
+  auto outcome = co_await io::call<Outcome>(scope_, here, work);
+  if (!outcome) co_return Outcome{0, Code::cancelled, "the client has left", {}};
+  co_return std::move(*outcome);
 }
 
 Async<void> Operations::stop() {

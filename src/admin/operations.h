@@ -7,7 +7,7 @@
 #include <map>
 #include <memory>
 
-#include "io/loop.h"
+#include "io/call.h"
 #include "link/messages.h"
 
 namespace ringmaster::admin {
@@ -24,6 +24,8 @@ class Operations {
   void finished(const link::Outcome& outcome);
 
   io::Async<void> stop();
+  // Of the control loop: for other work that workers ask for. Joined by stop().
+  io::Scope& scope() { return scope_; }
 
  private:
   struct Pending {
@@ -32,7 +34,6 @@ class Operations {
     io::Signal signal;
   };
   using PendingPtr = std::shared_ptr<Pending>;
-  io::Async<void> run_for(io::Loop& there, PendingPtr answer, link::Command command);
 
   io::Loop& control_;
   std::function<bool(const link::Command&)> send_;

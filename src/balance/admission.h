@@ -17,7 +17,7 @@ enum class Bound : std::uint8_t;
 class Ticket {
  public:
   Ticket() = default;
-  Ticket(Ticket&& other) noexcept : replica_(std::exchange(other.replica_, nullptr)), counted_(other.counted_) {}
+  Ticket(Ticket&& other) noexcept : replica_(std::exchange(other.replica_, nullptr)), counted_(other.counted_), task_(other.task_) {}
   Ticket& operator=(Ticket&& other) noexcept;
   ~Ticket() { release(); }
 
@@ -27,8 +27,11 @@ class Ticket {
 
  private:
   friend bool try_admit(const PoolView& pool, Replica& replica, Ticket& ticket, Bound bound);
+  friend bool try_admit_task(const PoolView& pool, Replica& replica, Ticket& ticket);
+  Ticket(Replica& replica, bool counted, bool task) : replica_(&replica), counted_(counted), task_(task) {}
   Replica* replica_ = nullptr;  // outlives the ticket: whoever holds one holds its Upstream
   bool counted_ = false;        // in the pool's status, too
+  bool task_ = false;
 };
 
 // How many requests a replica may have when there are `in_flight` in its pool and one more is to be admitted:
@@ -46,5 +49,9 @@ bool has_room(const PoolView& pool, const Replica& replica, std::uint64_t with_i
 
 // Takes a ticket if the replica has room.
 bool try_admit(const PoolView& pool, Replica& replica, Ticket& ticket, Bound bound = Bound::load_and_capacity);
+
+// Takes a ticket for a task: of the same that requests take, but at most `tasks_max` of a replica. Requests, for their part,
+// leave `tasks_reserved` of them alone, so that neither can starve the other.
+bool try_admit_task(const PoolView& pool, Replica& replica, Ticket& ticket);
 
 }  // namespace ringmaster::balance

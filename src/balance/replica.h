@@ -50,6 +50,9 @@ struct PoolStatus {
   alignas(64) std::atomic<std::uint64_t> completed = 0;
   alignas(64) std::atomic<std::uint32_t> waiting = 0;  // requests in the queue
   Waiters* waiters = nullptr;                          // set before the first request, and then left alone
+  // The same for tasks that wait for a ticket.
+  std::atomic<bool> tasks_wait = false;
+  Waiters* task_waiters = nullptr;
 
   // Below half healthy, health checks are less believable than replicas: all that live are used ("panic", as in Envoy).
   bool panic(unsigned below_percent) const {
@@ -71,6 +74,7 @@ class Replica {
   Cell* cell = nullptr;                                // of this engine's generation; it may have been another replica's before
   std::vector<Cell*> other_cells;                      // of the generations that still drain
   std::atomic<base::Time> ready_since = base::Time{};  // for slow start; the beginning of time: long ago
+  std::atomic<std::uint32_t> tasks = 0;  // of those in flight
   Averages averages;
   std::atomic<std::uint32_t> errors_in_a_row = 0;
   std::atomic<std::uint32_t> ejections = 0;

@@ -33,6 +33,8 @@ struct PoolView {
   Policy policy = Policy::least_requests;
   Key key;
   std::uint32_t max_in_flight = 0;      // per replica; 0: no limit
+  std::uint32_t tasks_max = 0;          // of these may be tasks; 0: no limit of their own
+  std::uint32_t tasks_reserved = 0;     // of these are left to tasks
   std::uint32_t bound_thousandths = 0;  // of the fair share, for bounded load: 1250; 0: not bounded
   base::Duration slow_start{};
   unsigned panic_below_percent = 50;

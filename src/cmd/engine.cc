@@ -104,6 +104,11 @@ Result<void> Engine::set_up(link::Received received) {
   prober_ = std::make_unique<probe::Prober>(loop_, [this](const auto& replica, bool ready) { report(replica, ready); });
   registry_ = std::make_unique<proxy::Registry>(config_, static_cast<balance::Cell*>(counters_.memory.get()), registry_listener());
   shared_ = std::make_unique<proxy::Shared>(loop_.system(), config_, *registry_);
+  if (!config_.queues.empty()) {
+    dispatcher_ = std::make_unique<dispatch::Dispatcher>(loop_, config_, config_.state_dir + "/tasks.db");
+    dispatcher_->start();
+    classic_tasks_ = std::make_unique<admin::ClassicTasks>(config_, *dispatcher_, operations_.scope());
+  }
   view_ = std::make_shared<balance::View>();
   admin_listener_ = std::move(received.descriptors[2]);
   auto next = received.descriptors.begin() + 3;
@@ -127,7 +132,7 @@ void Engine::open_listeners(Worker& worker) {
   for (std::size_t i = 0; i < worker.listeners.size(); ++i) {
     const config::Listener& listener = config_.listeners[i];
     if (listener.classic) {
-      worker.handlers.push_back(std::make_unique<admin::ClassicApi>(config_, i, *shared_, *worker.balancer, operations_));
+      worker.handlers.push_back(std::make_unique<admin::ClassicApi>(config_, i, *shared_, *worker.balancer, operations_, classic_tasks_.get()));
     } else {
       worker.handlers.push_back(std::make_unique<proxy::Frontend>(config_, i, *shared_, *worker.balancer));
     }
@@ -144,7 +149,7 @@ void Engine::start_admin() {
   wire::ServerLimits limits = server_limits(config_);
   limits.connections_per_address_max = 0;
   api_ = std::make_unique<admin::ApiV1>(
-      config_, *registry_, operations_, [this] { return collect_metrics(); }, [this] { return shared_->access_log ? shared_->access_log->dropped_bytes() : 0; },
+      config_, *registry_, operations_, dispatcher_.get(), [this] { return collect_metrics(); }, [this] { return shared_->access_log ? shared_->access_log->dropped_bytes() : 0; },
       admin::ApiV1::About{kVersion, setup_.engine, ::getpid(), setup_.workers, loop_.now()});
   admin_server_ = std::make_unique<wire::Server>(loop_, *api_, limits);
   admin_server_->listen(std::move(admin_listener_));
@@ -157,7 +162,11 @@ proxy::Registry::Listener Engine::registry_listener() {
   return {
       .appeared = [this](const Record& replica) { prober_->watch(replica, *config_.find_pool(replica->pool)); },
       .left = [this](const Record& replica) { prober_->forget(replica); },
-      .exited = [this](const Record& replica) { for_each_worker([replica](Worker& worker) { worker.balancer->exited(replica); }); },
+      .exited =
+          [this](const Record& replica) {
+            for_each_worker([replica](Worker& worker) { worker.balancer->exited(replica); });
+            if (dispatcher_) dispatcher_->exited(replica);
+          },
   };
 }
 
@@ -217,6 +226,7 @@ void Engine::publish() {
     }
   }
   view_ = view;
+  if (dispatcher_) dispatcher_->adopt(view);
   const auto missing = std::make_shared<std::size_t>(workers_.size());  // touched on the control loop only
   for_each_worker([this, view, departed, missing, generation = generation_](Worker& worker) {
     // The old view comes back with the answer: to take ten thousand records apart is no work for a worker.
@@ -250,6 +260,7 @@ proxy::Balancer::Reports Engine::reports() {
 void Engine::report(const proxy::Registry::Record& replica, bool ready) {
   channel_.send(link::Health{replica->pool, replica->slot, replica->epoch, ready});
   if (!ready) return;
+  if (dispatcher_) dispatcher_->replica_ready(replica->pool);
   for (std::size_t i = 0; i < config_.pools.size(); ++i) {
     if (config_.pools[i].name == replica->pool) shared_->queues[i]->wake_all();
   }
@@ -336,6 +347,7 @@ Async<void> Engine::shut_down(base::Duration grace) {
   co_await operations_.stop();  // its answers go to the workers' loops
   for (const auto& worker : workers_) worker->thread->loop().stop();
   workers_.clear();
+  if (dispatcher_) co_await dispatcher_->stop();
   if (admin_server_) co_await admin_server_->stop(loop_.now() + 100ms);
   co_await prober_->stop();
   admin_server_.reset();

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "admin/api_v1.h"
+#include "admin/classic_tasks.h"
 #include "link/channel.h"
 #include "probe/prober.h"
 #include "proxy/balancer.h"
@@ -59,9 +60,11 @@ class Engine {
   std::unique_ptr<probe::Prober> prober_;
   std::unique_ptr<proxy::Registry> registry_;
   std::unique_ptr<proxy::Shared> shared_;
+  std::unique_ptr<dispatch::Dispatcher> dispatcher_;  // if there are queues
   std::shared_ptr<const balance::View> view_;  // as last given to the workers
   admin::Operations operations_;
   io::Handle admin_listener_;  // until there is something to show
+  std::unique_ptr<admin::ClassicTasks> classic_tasks_;
   std::unique_ptr<admin::ApiV1> api_;
   std::unique_ptr<wire::Server> admin_server_;
   std::vector<std::unique_ptr<Worker>> workers_;

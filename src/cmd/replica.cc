@@ -6,9 +6,11 @@
 #include <csignal>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "base/log.h"
 #include "io/real_system.h"
+#include "task/expression.h"
 #include "wire/hangup.h"
 
 namespace ringmaster::cmd {
@@ -19,6 +21,7 @@ using nlohmann::json;
 
 static constexpr std::string_view kJson = "application/json";
 static constexpr std::size_t kEchoBytesMax = 16 << 20;
+static constexpr std::size_t kTaskBytesMax = 1 << 20;
 
 static std::string dump(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
 
@@ -35,10 +38,12 @@ Async<void> DemoServer::handle(wire::Exchange& exchange) {
   } else if (path == "/heartbeat" || path == "/health_check") {
     co_await exchange.reply(200, "", "");
   } else if (path == "/available") {
-    const std::string body = dump({{"available", true}, {"message", "I am available."}});
+    const std::string body = dump({{"available", !busy_}, {"message", busy_ ? "I am not available." : "I am available."}});
     co_await exchange.reply(200, kJson, body);
   } else if (path == "/echo") {
     co_await echo(exchange);
+  } else if (path == "/task") {
+    co_await task(exchange);
   } else if (path.starts_with("/prime/")) {
     co_await prime(exchange, path.substr(7));
   } else if (path.starts_with("/sleep/")) {
@@ -68,15 +73,6 @@ Async<void> DemoServer::echo(wire::Exchange& exchange) {
   co_await exchange.reply(200, kJson, answer);
 }
 
-static bool is_prime(std::uint64_t n) {
-  if (n < 4) return n > 1;
-  if (n % 2 == 0) return false;
-  for (std::uint64_t d = 3; d <= n / d; d += 2) {
-    if (n % d == 0) return false;
-  }
-  return true;
-}
-
 Async<void> DemoServer::prime(wire::Exchange& exchange, std::string_view text) {
   std::uint64_t number = 0;
   if (!parse_number(text, number)) {
@@ -84,8 +80,10 @@ Async<void> DemoServer::prime(wire::Exchange& exchange, std::string_view text) {
     co_return;
   }
   bool result = false;
-  auto work = exchange.loop().background([&] { result = is_prime(number); });
-  co_await work;
+  std::atomic<bool> stopped = false;
+  const std::function<void()> work = [&] { result = task::is_prime(number, [&] { return stopped.load(); }); };
+  co_await compute(exchange, work, stopped);
+  if (stopped) co_return;  // nobody is there to be told
   const std::string body = dump({{"number", number}, {"prime", result}});
   co_await exchange.reply(200, kJson, body);
 }
@@ -103,6 +101,78 @@ Async<void> DemoServer::sleep(wire::Exchange& exchange, std::string_view text) {
   if (slept == base::Code::cancelled) co_return;
   const std::string body = dump({{"slept_ms", ms}});
   co_await exchange.reply(200, kJson, body);
+}
+
+static Async<void> run_beside(io::Loop& loop, const std::function<void()>& work, bool& ended, io::Signal& end) {
+  auto running = loop.background(work);
+  co_await running;
+  ended = true;
+  end.notify();
+}
+
+Async<void> DemoServer::compute(wire::Exchange& exchange, std::function<void()> work, std::atomic<bool>& stopped) {
+  io::Fiber& fiber = co_await io::this_fiber();
+  const wire::HangupGuard guard(exchange.client_watch(), fiber);
+  io::Scope computing(exchange.loop());
+  io::Signal end;
+  bool ended = false;
+  computing.spawn(run_beside(exchange.loop(), work, ended, end));
+  while (!ended && !stopped) {
+    const base::Code woken = co_await end.wait(exchange.loop());
+    if (woken == base::Code::cancelled) stopped = true;
+  }
+  co_await computing.join();
+}
+
+namespace {
+
+// A task as it was offered: what to do, and how far it has got.
+struct Job {
+  std::atomic<bool> stopped = false;
+  base::Result<json> result = base::fail(base::Code::invalid, "the payload must have an 'expression', a 'number' (is it prime?) or 'seconds' (to sleep)");
+
+  void sleep(double seconds) {
+    static constexpr auto kSlice = std::chrono::milliseconds(5);
+    const auto until = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+    while (!stopped && std::chrono::steady_clock::now() < until) {
+      std::this_thread::sleep_for(std::min<std::chrono::duration<double>>(until - std::chrono::steady_clock::now(), kSlice));
+    }
+  }
+  void run(const json& payload) {
+    const auto is_stopped = [this] { return stopped.load(); };
+    const auto member = [&](const char* name) { return payload.is_object() && payload.contains(name) ? payload.at(name) : json(); };
+    if (const json expression = member("expression"); expression.is_string()) {
+      const auto value = task::evaluate(expression.get<std::string>(), {[this](double seconds) { sleep(seconds); }, is_stopped});
+      result = value ? base::Result<json>(json::parse(task::to_text(*value))) : std::unexpected(value.error());
+    } else if (const json number = member("number"); number.is_number_unsigned()) {
+      result = json(task::is_prime(number.get<std::uint64_t>(), is_stopped));
+    } else if (const json seconds = member("seconds"); seconds.is_number() && seconds >= 0 && seconds <= task::kSleepSecondsMax) {
+      sleep(seconds.get<double>());
+      result = seconds;
+    }
+  }
+};
+
+}  // namespace
+
+// One at a time: whoever comes meanwhile is told so.
+Async<void> DemoServer::task(wire::Exchange& exchange) {
+  if (busy_ || exchange.request().method != http::Method::post) {
+    const std::string body = dump({{"available", !busy_}, {"message", busy_ ? "I am not available." : "<Error> a task is sent by POST"}});
+    co_await exchange.reply(busy_ ? 503 : 405, kJson, body);
+    co_return;
+  }
+  busy_ = true;
+  const auto text = co_await exchange.read_whole_body(kTaskBytesMax);
+  const json payload = text ? json::parse(*text, nullptr, false) : json();
+  Job job;
+  const std::function<void()> work = [&] { job.run(payload); };
+  if (text && !payload.is_discarded()) co_await compute(exchange, work, job.stopped);
+  busy_ = false;
+  if (job.stopped) co_return;
+  const std::string body = job.result ? dump({{"result", *job.result}, {"server", options_.name}})
+                                      : dump({{"message", text && !payload.is_discarded() ? job.result.error().detail : "the body is not JSON"}, {"status", "failure"}});
+  co_await exchange.reply(job.result ? 200 : 400, kJson, body);
 }
 
 // The sockets that we were started with (sd_listen_fds(3)), or new ones.

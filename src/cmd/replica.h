@@ -1,6 +1,8 @@
 // The demo server, `ringmaster replica`: the server of all five classic systems, to try Ringmaster with and to test it.
 #pragma once
 
+#include <atomic>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -14,8 +16,8 @@ struct ReplicaOptions {
   std::string server_id;  // SERVER_ID
 };
 
-// GET /home /heartbeat /health_check /available /prime/{n} /sleep/{ms}, any method on /echo. The loop's thread always
-// answers; primes are computed on one thread beside it.
+// GET /home /heartbeat /health_check /available /prime/{n} /sleep/{ms}, any method on /echo, POST /task. The loop's thread
+// always answers; primes and tasks are computed on one thread beside it, tasks one at a time.
 class DemoServer final : public wire::Handler {
  public:
   explicit DemoServer(const ReplicaOptions& options) : options_(options) {}
@@ -25,6 +27,10 @@ class DemoServer final : public wire::Handler {
   io::Async<void> echo(wire::Exchange& exchange);
   io::Async<void> prime(wire::Exchange& exchange, std::string_view number);
   io::Async<void> sleep(wire::Exchange& exchange, std::string_view milliseconds);
+  io::Async<void> task(wire::Exchange& exchange);
+  // Runs `work` on the computing thread. If the client leaves meanwhile, `stopped` tells it.
+  io::Async<void> compute(wire::Exchange& exchange, std::function<void()> work, std::atomic<bool>& stopped);
+  bool busy_ = false;  // with a task
   const ReplicaOptions& options_;
 };
 

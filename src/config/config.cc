@@ -19,6 +19,11 @@ bool Pool::on_unix_socket() const {
   return has("{socket}") || (listen_fds && !has("{port}"));
 }
 
+const Queue* Config::find_queue(std::string_view name) const {
+  const auto found = std::ranges::find(queues, name, &Queue::name);
+  return found == queues.end() ? nullptr : &*found;
+}
+
 const Pool* Config::find_pool(std::string_view name) const {
   const auto found = std::ranges::find(pools, name, &Pool::name);
   return found == pools.end() ? nullptr : &*found;

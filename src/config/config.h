@@ -107,6 +107,8 @@ struct Pool {
   unsigned max_in_flight = 0;  // per replica; 0: no limit
   unsigned queue_length = 1000;
   Duration queue_wait = std::chrono::seconds(10);
+  unsigned tasks_max = 1;       // of the tickets, per replica: tasks may take so many; 0: no limit of their own
+  unsigned tasks_reserved = 0;  // per replica, of max_in_flight: requests leave so many tickets to tasks
   Retry retry;
   ProxyProtocol proxy_protocol = ProxyProtocol::none;
 
@@ -144,6 +146,33 @@ struct Route {
   http::FieldEdits response_fields;
   std::optional<std::uint64_t> body_bytes_max;  // instead of the listener's
   Rate rate;
+};
+
+// A queue of tasks: who works at them, and by which rules.
+struct Queue {
+  std::string name;
+  std::string pool;           // whose replicas they are offered to; empty: to pull workers only
+  std::string path = "/task";  // an offer is a POST there
+  std::string ask;            // GET this first: "are you available?"; empty: a free ticket is the answer
+  balance::Policy policy = balance::Policy::first_available;
+  std::vector<std::string> types;  // that it takes; empty: all
+  bool now = false;                // admission unless a task says otherwise: only if somebody is free at once
+  unsigned length_max = 1'000'000;
+  unsigned in_progress_max = 0;  // 0: no limit
+  unsigned failures_max = 10;
+  Duration back_off = std::chrono::milliseconds(100);  // after the first failure; then doubled
+  Duration back_off_max = std::chrono::minutes(1);
+  Duration timeout = std::chrono::minutes(1);  // of an attempt
+};
+
+struct Tasks {
+  std::uint64_t payload_bytes_max = 64 << 10;
+  std::uint64_t result_bytes_max = 1 << 20;
+  Duration keep = std::chrono::hours(24 * 7);  // final tasks
+  unsigned keep_max = 1'000'000;
+  bool log = false;                    // each that ends
+  std::vector<std::string> callbacks;  // URLs that may be told, with all below them; empty: none
+  std::string callback_secret;
 };
 
 struct Timeouts {
@@ -184,8 +213,11 @@ struct Config {
   Endpoint admin;
   std::vector<Pool> pools;
   std::vector<Route> routes;
+  Tasks tasks;
+  std::vector<Queue> queues;
 
   const Pool* find_pool(std::string_view name) const;
+  const Queue* find_queue(std::string_view name) const;
 };
 
 }  // namespace ringmaster::config

@@ -212,6 +212,16 @@ void read_config(const toml::table& root, Config& config, Faults& faults) {
   read_routes(reader, config, faults);
   with_table(reader, "access_log", [&](const toml::table& table) { read_access_log(table, config.access_log, faults); });
   with_table(reader, "trace", [&](const toml::table& table) { read_trace(table, config.trace, faults); });
+  with_table(reader, "tasks", [&](const toml::table& table) { read_tasks(table, config.tasks, faults); });
+  with_table(reader, "queue", [&](const toml::table& queues) {
+    for (const auto& [key, node] : queues) {
+      if (const toml::table* table = node.as_table()) {
+        config.queues.push_back(read_queue(std::string(key.str()), *table, config, faults));
+      } else {
+        faults.add(node.source(), "write each queue as a table: [queue." + std::string(key.str()) + "]");
+      }
+    }
+  });
   reader.finish();
 }
 

@@ -248,6 +248,16 @@ void read_capacity(Reader& reader, Pool& pool) {
 
 }  // namespace
 
+static void read_task_share(const toml::table& table, Pool& pool, Faults& faults) {
+  Reader reader(table, "[pool." + pool.name + ".tasks]", faults);
+  reader.count("per_replica", pool.tasks_max, 0, 1'000'000);
+  reader.count("reserved", pool.tasks_reserved, 0, 1'000'000);
+  if (pool.tasks_reserved > 0 && pool.tasks_reserved >= pool.max_in_flight) {
+    faults.add(table.source(), "reserved is a part of max_in_flight, and must be less");
+  }
+  reader.finish();
+}
+
 Pool read_pool(std::string name, const toml::table& table, Faults& faults) {
   Pool pool;
   pool.name = std::move(name);
@@ -269,6 +279,7 @@ Pool read_pool(std::string name, const toml::table& table, Faults& faults) {
   read_names(reader, table, pool);
   read_balancing(reader, table, pool, faults);
   read_capacity(reader, pool);
+  with_table(reader, "tasks", [&](const toml::table& tasks) { read_task_share(tasks, pool, faults); });
   with_table(reader, "retry", [&](const toml::table& retry) { read_retry(retry, pool, faults); });
   with_table(reader, "eject", [&](const toml::table& eject) { read_ejection(eject, pool, faults); });
   with_table(reader, "health", [&](const toml::table& health) { read_health(health, pool, faults); });

@@ -9,6 +9,8 @@ namespace ringmaster::config {
 Pool read_pool(std::string name, const toml::table& table, Faults& faults);        // load_pool.cc
 Route read_route(const toml::table& table, const Config& config, Faults& faults);  // load_route.cc
 void check_route_conflicts(const toml::array& tables, const std::vector<Route>& routes, Faults& faults);
+Queue read_queue(std::string name, const toml::table& table, const Config& config, Faults& faults);  // load_queue.cc
+void read_tasks(const toml::table& table, Tasks& tasks, Faults& faults);
 
 // For Reader::parsed.
 base::Result<void> read_endpoint(const std::string& text, Endpoint& endpoint);

@@ -95,6 +95,10 @@ static bool parse_duration(std::string_view text, Duration& value) {
     value = std::chrono::seconds(number);
   else if (unit == "m")
     value = std::chrono::minutes(std::min<std::int64_t>(number, 1'000'000));
+  else if (unit == "h")
+    value = std::chrono::hours(std::min<std::int64_t>(number, 100'000));
+  else if (unit == "d")
+    value = std::chrono::hours(24) * std::min<std::int64_t>(number, 10'000);
   else
     return false;
   return true;

@@ -28,7 +28,9 @@ class Faults {
 
   // Readers tell which settings they have asked for, and which of these were there.
   void note(const std::string& table, const std::string& key, bool present) {
-    const std::string setting = (table.starts_with("[pool.") ? "[pool.*" + table.substr(table.find_first_of(".]", 6)) : table) + " " + key;
+    const bool named = table.starts_with("[pool.") || table.starts_with("[queue.");
+    const std::size_t dot = table.find('.');
+    const std::string setting = (named ? table.substr(0, dot + 1) + "*" + table.substr(table.find_first_of(".]", dot + 1)) : table) + " " + key;
     settings_[setting] |= present;
   }
   std::vector<std::string> unmentioned() const {

@@ -94,10 +94,15 @@ void Loop::run_ready() {
 
 void Loop::start_background(Background& work) {
   work.begun_ = true;
-  system_.run_in_background([this, &work] {
+  auto run = [this, &work] {
     work.work_();
     post([&work] { work.wake(Code::ok); });
-  });
+  };
+  if (work.where_ != nullptr) {
+    work.where_->post(run);
+  } else {
+    system_.run_in_background(run);
+  }
 }
 
 }  // namespace ringmaster::io

@@ -55,10 +55,11 @@ class Loop {
   };
   Sleep sleep(Duration duration) { return {*this, now_ + duration}; }
 
-  // Awaits blocking work done on another thread. Cannot be cancelled: the work may use the caller's variables.
+  // Awaits blocking work done on another thread: another loop's, or one for such work. Cannot be cancelled: the work may use
+  // the caller's variables.
   class Background final : public FiberWait {
    public:
-    Background(Loop& loop, std::function<void()> work) : FiberWait(loop), work_(std::move(work)) {}
+    Background(Loop& loop, Loop* where, std::function<void()> work) : FiberWait(loop), where_(where), work_(std::move(work)) {}
     template <class P>
     bool await_suspend(std::coroutine_handle<P> frame) {
       if (!suspend(frame, base::kNever)) return false;
@@ -71,10 +72,12 @@ class Loop {
 
    private:
     friend class Loop;
+    Loop* where_;
     std::function<void()> work_;
     bool begun_ = false;
   };
-  Background background(std::function<void()> work) { return {*this, std::move(work)}; }
+  Background background(std::function<void()> work) { return {*this, nullptr, std::move(work)}; }
+  Background elsewhere(Loop& there, std::function<void()> work) { return {*this, &there, std::move(work)}; }
 
   // How many operations that need not wait a fiber may do before others get their turn.
   bool spend_budget() { return budget_ == 0 ? false : (--budget_, true); }

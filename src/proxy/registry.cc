@@ -117,6 +117,8 @@ std::shared_ptr<const balance::View> Registry::view() {
     pool.policy = settings.policy;
     pool.key = settings.key;
     pool.max_in_flight = settings.max_in_flight;
+    pool.tasks_max = settings.tasks_max;
+    pool.tasks_reserved = settings.tasks_reserved;
     pool.bound_thousandths = settings.bound_thousandths;
     pool.slow_start = settings.slow_start;
     pool.panic_below_percent = settings.health.panic_below_percent;

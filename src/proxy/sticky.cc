@@ -1,13 +1,12 @@
 #include "proxy/sticky.h"
 
 #include <openssl/crypto.h>
-#include <openssl/hmac.h>
 
-#include <array>
 #include <charconv>
 
 #include "balance/counters.h"
 #include "base/check.h"
+#include "base/hmac.h"
 #include "proxy/key.h"
 
 namespace ringmaster::proxy {
@@ -18,19 +17,7 @@ const std::string& Sticky::value(std::uint32_t slot) {
   if (values_.size() <= slot) values_.resize(slot + 1);
   std::string& value = values_[slot];
   if (!value.empty()) return value;
-  const std::string& secret = pool_.sticky.secret;
-  const std::string text = pool_.name + "\n" + std::to_string(slot);
-  std::array<unsigned char, EVP_MAX_MD_SIZE> code{};
-  unsigned length = 0;
-  ::HMAC(::EVP_sha256(), secret.data(), static_cast<int>(secret.size()), reinterpret_cast<const unsigned char*>(text.data()), text.size(), code.data(),
-         &length);
-  CHECK(length == 32);
-  value = std::to_string(slot) + "-";
-  static constexpr std::string_view kDigits = "0123456789abcdef";
-  for (std::size_t i = 0; i < 16; ++i) {
-    value.push_back(kDigits[code[i] >> 4]);
-    value.push_back(kDigits[code[i] & 15]);
-  }
+  value = std::to_string(slot) + "-" + base::hmac_sha256(pool_.sticky.secret, pool_.name + "\n" + std::to_string(slot)).substr(0, 32);
   return value;
 }
 

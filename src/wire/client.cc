@@ -1,6 +1,7 @@
 #include "wire/client.h"
 
 #include <algorithm>
+#include <array>
 
 namespace ringmaster::wire {
 
@@ -93,31 +94,59 @@ Async<Result<std::string_view>> ResponseReader::read_body(Duration wait_max) {
   co_return std::string_view{};
 }
 
+// Sends the request and reads its answer. `reader` says afterwards whether any of it came, and whether the connection can
+// be used again.
+static Async<Result<FetchResponse>> ask(io::Stream& stream, ResponseReader& reader, const FetchRequest& request, bool keep, Time deadline,
+                                        std::size_t body_bytes_max) {
+  std::string head = request.preface + request.method + " " + request.target + " HTTP/1.1\r\nHost: " + request.host + "\r\nUser-Agent: ringmaster\r\n" +
+                     (keep ? "" : "Connection: close\r\n") + request.headers;
+  if (!request.body.empty() || request.method == "POST") head += "Content-Length: " + std::to_string(request.body.size()) + "\r\n";
+  head += "\r\n";
+  const std::array<std::string_view, 2> pieces = {head, request.body};
+  reader.begin(stream, request.method == "HEAD" ? http::Method::head : http::Method::get);
+  auto write = stream.write(pieces, deadline);
+  const auto sent = co_await write;
+  if (!sent) co_return std::unexpected(sent.error());
+  do {
+    const auto got = co_await reader.read_head(deadline);
+    if (!got) co_return std::unexpected(got.error());
+  } while (reader.head().status < 200);
+  FetchResponse response;
+  response.status = reader.head().status;
+  if (const http::Field* type = reader.head().fields.find(http::FieldId::content_type)) response.content_type = type->value;
+  while (!request.head_only && !reader.complete()) {
+    const auto more = co_await reader.read_body(deadline - stream.watch().loop().now());
+    if (!more) co_return std::unexpected(more.error());
+    response.body += *more;
+    if (response.body.size() > body_bytes_max) {
+      co_return base::fail(Code::too_large, "the answer has more than " + std::to_string(body_bytes_max) + " bytes", Source::replica);
+    }
+  }
+  co_return response;
+}
+
 Async<Result<FetchResponse>> fetch(io::Loop& loop, const Endpoint& server, const FetchRequest& request, Time deadline, std::size_t body_bytes_max) {
   auto stream = co_await io::connect(loop, server, deadline);
   if (!stream) co_return std::unexpected(stream.error());
-  std::string head = request.preface + request.method + " " + request.target + " HTTP/1.1\r\nHost: " + request.host +
-                     "\r\nUser-Agent: ringmaster\r\nConnection: close\r\n" + request.headers;
-  if (!request.body.empty() || request.method == "POST") head += "Content-Length: " + std::to_string(request.body.size()) + "\r\n";
-  head += "\r\n" + request.body;
-  const std::string_view piece = head;
-  auto write = stream->write(std::span(&piece, 1), deadline);
-  const auto sent = co_await write;
-  if (!sent) co_return std::unexpected(sent.error());
   const auto reader = std::make_unique<ResponseReader>();
-  reader->begin(*stream, request.method == "HEAD" ? http::Method::head : http::Method::get);
-  do {
-    const auto got = co_await reader->read_head(deadline);
-    if (!got) co_return std::unexpected(got.error());
-  } while (reader->head().status < 200);
-  FetchResponse response{reader->head().status, {}};
-  while (!request.head_only && !reader->complete()) {
-    const auto more = co_await reader->read_body(deadline - loop.now());
-    if (!more) co_return std::unexpected(more.error());
-    response.body += *more;
-    if (response.body.size() > body_bytes_max) co_return base::fail(Code::too_large, "the answer is too long", Source::replica);
+  co_return co_await ask(*stream, *reader, request, false, deadline, body_bytes_max);
+}
+
+Async<Result<FetchResponse>> fetch(ConnectionPool& pool, const FetchRequest& request, Time deadline, std::size_t body_bytes_max) {
+  const auto reader = std::make_unique<ResponseReader>();
+  while (true) {
+    std::unique_ptr<ClientConnection> connection = pool.take();
+    const bool kept = connection != nullptr;
+    if (!kept) {
+      auto made = co_await pool.connect(deadline);
+      if (!made) co_return std::unexpected(made.error());
+      connection = std::move(*made);
+    }
+    auto response = co_await ask(connection->stream(), *reader, request, true, deadline, body_bytes_max);
+    if (response && reader->reusable()) pool.put(std::move(connection));
+    const bool was_over = !response && kept && !reader->any_bytes() && (response.error().code == Code::closed || response.error().code == Code::reset);
+    if (!was_over) co_return response;
   }
-  co_return response;
 }
 
 }  // namespace ringmaster::wire

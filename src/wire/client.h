@@ -50,6 +50,7 @@ class ConnectionPool {
   void put(std::unique_ptr<ClientConnection> connection);
   void close_idle() { idle_.clear(); }
   std::size_t idle() const { return idle_.size(); }
+  io::Loop& loop() const { return loop_; }
 
  private:
   friend class ClientConnection;
@@ -93,7 +94,7 @@ class ResponseReader {
   bool ended_ = false;
 };
 
-// One request and its whole answer, on a connection of its own: for checks and command-line tools.
+// One request and its whole answer: for checks, tasks and command-line tools.
 struct FetchRequest {
   std::string method = "GET";
   std::string target = "/";
@@ -105,8 +106,12 @@ struct FetchRequest {
 };
 struct FetchResponse {
   unsigned status = 0;
+  std::string content_type;
   std::string body;
 };
+// On a connection of its own.
 Async<Result<FetchResponse>> fetch(io::Loop& loop, const Endpoint& server, const FetchRequest& request, Time deadline, std::size_t body_bytes_max);
+// On a kept one if there is one, and kept afterwards. One that turns out to have ended meanwhile is replaced, once.
+Async<Result<FetchResponse>> fetch(ConnectionPool& pool, const FetchRequest& request, Time deadline, std::size_t body_bytes_max);
 
 }  // namespace ringmaster::wire

@@ -1,0 +1,569 @@
+#include "admin/tasks_api.h"
+
+#include <xxhash.h>
+
+#include <algorithm>
+#include <charconv>
+#include <nlohmann/json.hpp>
+
+#include "dispatch/task_json.h"
+#include "wire/hangup.h"
+
+namespace ringmaster::admin {
+
+using base::Code;
+using base::Result;
+using base::Source;
+using dispatch::LivePtr;
+using dispatch::QueueView;
+using http::Method;
+using io::Async;
+using nlohmann::json;
+using task::Millis;
+
+static constexpr std::string_view kTasks = "/v1/tasks";
+static constexpr std::string_view kQueues = "/v1/queues";
+static constexpr std::string_view kWork = "/v1/work:";
+static constexpr unsigned kWaitMax = 300;  // seconds
+static constexpr std::size_t kBatchMax = 1000;
+static constexpr std::size_t kBatchBytesMax = 16 << 20;
+static constexpr Millis kLeaseMax = 24LL * 3600 * 1000;
+
+static std::string dump(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace) + "\n"; }
+static std::unexpected<base::Error> invalid(std::string why) { return base::fail(Code::invalid, std::move(why), Source::client); }
+
+unsigned status_of_task_error(Code code) {
+  switch (code) {
+    case Code::not_found: return 404;
+    case Code::exists: return 409;
+    case Code::too_large: return 413;
+    case Code::invalid:
+    case Code::denied: return 422;
+    case Code::disk_full: return 507;
+    case Code::full:
+    case Code::unavailable:
+    case Code::cancelled: return 503;
+    default: return 500;
+  }
+}
+
+TasksApi::TasksApi(const config::Config& config, dispatch::Dispatcher* dispatcher, const wire::Handler& pages)
+    : config_(config), dispatcher_(dispatcher), pages_(pages) {}
+
+bool TasksApi::takes(std::string_view path) {
+  const auto below = [&](std::string_view root) { return path.starts_with(root) && (path.size() == root.size() || path[root.size()] == '/' || path[root.size()] == ':'); };
+  return below(kTasks) || below(kQueues) || path.starts_with(kWork);
+}
+
+Async<void> TasksApi::handle(wire::Exchange& exchange) {
+  const Method method = exchange.request().method;
+  if (dispatcher_ == nullptr) {
+    co_await wire::reply_error(exchange, pages_, 404, "no queue is configured: write one as [queue.default]");
+  } else if (method == Method::get || method == Method::head) {
+    co_await get(exchange, exchange.path());
+  } else if (method == Method::post || method == Method::put) {
+    co_await post(exchange, exchange.path());
+  } else {
+    co_await wire::reply_error(exchange, pages_, 405, "this takes GET, POST and PUT", "Allow: GET, HEAD, POST, PUT\r\n");
+  }
+}
+
+// --- answers ---
+
+Async<void> TasksApi::reply_json(wire::Exchange& exchange, unsigned status, const json& value, std::string extra) {
+  const std::string body = dump(value);
+  co_await exchange.reply(status, "application/json", body, extra);
+}
+
+Async<void> TasksApi::refuse(wire::Exchange& exchange, const base::Error& error, std::string_view queue) {
+  const unsigned status = status_of_task_error(error.code);
+  std::string extra;
+  json problem = {{"type", "about:blank"}, {"title", http::reason_phrase(status)}, {"status", status}, {"detail", base::describe(error)}};
+  if (status == 503) {
+    const base::Duration wait = dispatcher_->retry_after(queue);
+    extra = "Retry-After: " + std::to_string(std::chrono::ceil<std::chrono::seconds>(wait).count()) + "\r\n";
+    problem["retry_after_ms"] = std::chrono::ceil<std::chrono::milliseconds>(wait).count();
+    const auto views = dispatcher_->queues();
+    if (const QueueView* view = find(views, queue)) {
+      problem["in_progress"] = view->in_progress;
+      problem["pending"] = view->pending;
+      problem["scheduled"] = view->scheduled;
+    }
+  }
+  const std::string body = dump(problem);
+  co_await exchange.reply(status, "application/problem+json", body, extra);
+}
+
+const QueueView* TasksApi::find(const std::vector<QueueView>& views, std::string_view name) const {
+  const auto found = std::ranges::find(views, name, [](const QueueView& view) { return std::string_view(view.settings->name); });
+  return found == views.end() ? nullptr : &*found;
+}
+
+json TasksApi::task(const dispatch::Live& live) const {
+  json value = dispatch::task_json(live.task);
+  if (const std::string what = dispatcher_->waits_for(live); !what.empty()) value["waits_for"] = what;
+  return value;
+}
+
+static json queue_json(const QueueView& view) {
+  json ended = json::object();
+  for (const task::State state : {task::State::done, task::State::failed, task::State::cancelled, task::State::expired}) {
+    ended[task::name(state)] = view.figures.ended.at(static_cast<std::size_t>(state));
+  }
+  return {{"name", view.settings->name},
+          {"pool", view.settings->pool.empty() ? json() : json(view.settings->pool)},
+          {"policy", balance::name(view.settings->policy)},
+          {"types", view.settings->types},
+          {"paused", view.state.paused},
+          {"in_progress_max", view.state.in_progress_max != 0 ? view.state.in_progress_max : view.settings->in_progress_max},
+          {"length_max", view.settings->length_max},
+          {"scheduled", view.scheduled},
+          {"pending", view.pending},
+          {"in_progress", view.in_progress},
+          {"accepted", view.figures.accepted},
+          {"refused", view.figures.refused},
+          {"attempts", view.figures.attempts},
+          {"ended", ended}};
+}
+
+// Waits for the task's end, unless the client leaves.
+Async<void> TasksApi::wait_for(wire::Exchange& exchange, const LivePtr& live, unsigned seconds) {
+  io::Fiber& fiber = co_await io::this_fiber();
+  const wire::HangupGuard guard(exchange.client_watch(), fiber);
+  co_await dispatcher_->await_end(live, exchange.loop().now() + std::chrono::seconds(std::min(seconds, kWaitMax)));
+}
+
+// --- reading ---
+
+// "…/{id}" and what stands behind it.
+static std::optional<std::uint64_t> id_in(std::string_view text) { return task::parse_id(text.substr(0, text.find_first_of("/:"))); }
+
+Async<void> TasksApi::get(wire::Exchange& exchange, std::string_view path) {
+  if (path == kTasks) {
+    co_await list(exchange);
+  } else if (path == kQueues) {
+    json queues = json::array();
+    for (const QueueView& view : dispatcher_->queues()) queues.push_back(queue_json(view));
+    const auto& journal = dispatcher_->journal_figures();
+    const json value = {{"queues", queues}, {"store", {{"commits", journal.commits}, {"writes", journal.writes}, {"failures", journal.failures}}}};
+    co_await reply_json(exchange, 200, value);
+  } else if (path.starts_with(kQueues)) {
+    const auto views = dispatcher_->queues();
+    const QueueView* view = find(views, path.substr(kQueues.size() + 1));
+    const json value = view == nullptr ? json() : queue_json(*view);
+    if (view != nullptr) {
+      co_await reply_json(exchange, 200, value);
+    } else {
+      co_await wire::reply_error(exchange, pages_, 404, "there is no such queue");
+    }
+  } else if (const auto id = path.starts_with(kTasks) ? id_in(path.substr(kTasks.size() + 1)) : std::nullopt) {
+    const std::string_view rest = path.substr(kTasks.size() + 1 + 16);
+    if (rest.empty()) {
+      co_await show(exchange, *id);
+    } else if (rest == "/result") {
+      co_await show_result(exchange, *id);
+    } else if (rest == "/events") {
+      co_await stream_events(exchange, *id);
+    } else {
+      co_await wire::reply_error(exchange, pages_, 404, "of a task there is /result and /events");
+    }
+  } else {
+    co_await wire::reply_error(exchange, pages_, 404, "there is no such task: ids are 16 hexadecimal digits");
+  }
+}
+
+Async<void> TasksApi::show(wire::Exchange& exchange, std::uint64_t id) {
+  const auto found = co_await dispatcher_->find(id);
+  if (!found) {
+    co_await refuse(exchange, found.error());
+    co_return;
+  }
+  const auto wait = query_value(exchange.request().query, "wait");
+  const auto seconds = wait ? parse_wait("wait=" + *wait) : std::nullopt;
+  if (wait && !seconds) {
+    co_await wire::reply_error(exchange, pages_, 400, "wait must be whole seconds");
+    co_return;
+  }
+  if (seconds) co_await wait_for(exchange, *found, *seconds);
+  const json value = task(**found);
+  co_await reply_json(exchange, 200, value);
+}
+
+Async<void> TasksApi::show_result(wire::Exchange& exchange, std::uint64_t id) {
+  const auto found = co_await dispatcher_->find(id);
+  if (!found) {
+    co_await refuse(exchange, found.error());
+    co_return;
+  }
+  const auto wait = query_value(exchange.request().query, "wait");
+  if (const auto seconds = wait ? parse_wait("wait=" + *wait) : std::nullopt) co_await wait_for(exchange, *found, *seconds);
+  const task::Progress& progress = (*found)->task.progress;
+  if (progress.state == task::State::done) {
+    const std::string_view type = progress.result_type.empty() ? std::string_view("application/octet-stream") : std::string_view(progress.result_type);
+    co_await exchange.reply(200, type, progress.result);
+  } else if (task::is_final(progress.state)) {
+    const std::string why = "the task is " + std::string(task::name(progress.state)) + (progress.error.empty() ? "" : ": " + progress.error);
+    co_await wire::reply_error(exchange, pages_, 409, why);
+  } else {
+    const json value = task(**found);
+    co_await reply_json(exchange, 202, value);
+  }
+}
+
+// Server-sent events: one at once, and one for each change that has been committed, until the task is final.
+Async<void> TasksApi::stream_events(wire::Exchange& exchange, std::uint64_t id) {
+  static constexpr auto kKeepAlive = std::chrono::seconds(15);
+  const auto found = co_await dispatcher_->find(id);
+  if (!found) {
+    co_await refuse(exchange, found.error());
+    co_return;
+  }
+  const LivePtr live = *found;
+  http::ResponseHead head;
+  head.status = 200;
+  head.reason = "OK";
+  head.minor_version = 1;
+  head.framing = http::Framing::chunked;
+  head.content_length = 0;
+  head.keep_alive = true;
+  head.fields.add({"Content-Type", "text/event-stream", http::FieldId::content_type});
+  head.fields.add({"Cache-Control", "no-store", http::FieldId::other});
+  exchange.begin_forward(head);
+  io::Fiber& fiber = co_await io::this_fiber();
+  const wire::HangupGuard guard(exchange.client_watch(), fiber);
+  bool final = false;
+  bool changed = true;
+  while (true) {
+    co_await dispatcher_->await_commit(live);
+    final = task::is_final(live->task.progress.state) || !dispatcher_->not_ready().empty();
+    std::string event = ": still here\n\n";
+    if (changed) {
+      event = "event: " + std::string(task::name(live->task.progress.state)) + "\ndata: " + dump(task(*live)) + "\n";
+    }
+    const auto written = co_await exchange.write(event, final);
+    if (!written || final) co_return;
+    const Code woken = co_await live->changed.wait(exchange.loop(), exchange.loop().now() + kKeepAlive);
+    if (woken == Code::cancelled) co_return;
+    changed = woken == Code::ok;
+  }
+}
+
+// A cursor names the last task that was shown, and a hash of the filter that it belongs to.
+static std::string filter_hash(const dispatch::Filter& filter) {
+  const std::string text = (filter.state ? std::string(task::name(*filter.state)) : "") + "\n" + filter.queue + "\n" + filter.type + "\n" + filter.replica;
+  return task::to_text(XXH3_64bits(text.data(), text.size())).substr(8);
+}
+
+static Result<std::uint64_t> parse_cursor(const std::string& cursor, const dispatch::Filter& filter) {
+  const auto id = cursor.size() == 25 && cursor[16] == '-' ? task::parse_id(std::string_view(cursor).substr(0, 16)) : std::nullopt;
+  if (!id) return invalid("this is not a cursor that was given here");
+  if (cursor.substr(17) != filter_hash(filter)) return invalid("this cursor belongs to another filter");
+  return *id;
+}
+
+Async<void> TasksApi::list(wire::Exchange& exchange) {
+  static constexpr unsigned kLimitMax = 1000;
+  const std::string_view query = exchange.request().query;
+  dispatch::Filter filter;
+  std::string fault;
+  if (const auto state = query_value(query, "state")) {
+    filter.state = task::parse_state(*state);
+    if (!filter.state) fault = "there is no such state; there are scheduled, pending, in_progress, done, failed, cancelled, expired";
+  }
+  filter.queue = query_value(query, "queue").value_or("");
+  filter.type = query_value(query, "type").value_or("");
+  filter.replica = query_value(query, "replica").value_or("");
+  unsigned limit = 50;
+  if (const auto text = query_value(query, "limit")) {
+    const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), limit);
+    if (error != std::errc{} || end != text->data() + text->size() || limit == 0 || limit > kLimitMax) fault = "limit must be 1 to 1000";
+  }
+  std::uint64_t before = INT64_MAX;
+  if (const auto cursor = query_value(query, "cursor")) {
+    const auto parsed = parse_cursor(*cursor, filter);
+    if (!parsed) fault = parsed.error().detail;
+    before = parsed.value_or(0);
+  }
+  if (!fault.empty()) {
+    co_await wire::reply_error(exchange, pages_, 400, fault);
+    co_return;
+  }
+  auto tasks = co_await dispatcher_->list(filter, before, limit);
+  if (!tasks) {
+    co_await refuse(exchange, tasks.error());
+    co_return;
+  }
+  json shown = json::array();
+  for (const task::Task& one : *tasks) shown.push_back(dispatch::task_json(one));
+  json value = {{"tasks", std::move(shown)}, {"next", nullptr}};
+  if (tasks->size() == limit) value["next"] = task::to_text(tasks->back().id) + "-" + filter_hash(filter);
+  co_await reply_json(exchange, 200, value);
+}
+
+// --- changing ---
+
+// The body as JSON. Errors have been replied to already.
+Async<Result<json>> TasksApi::read_json(wire::Exchange& exchange, std::size_t bytes_max) {
+  const http::Field* type = exchange.request().fields.find(http::FieldId::content_type);
+  if (type == nullptr || !type->value.starts_with("application/json")) {
+    co_await wire::reply_error(exchange, pages_, 415, "the body must be sent as Content-Type: application/json");
+    co_return base::fail(Code::invalid);
+  }
+  const auto body = co_await exchange.read_whole_body(bytes_max);
+  if (!body) {
+    co_await wire::reply_error(exchange, pages_, body.error().code == Code::too_large ? 413 : 400, base::describe(body.error()));
+    co_return base::fail(Code::invalid);
+  }
+  json value = json::parse(*body, nullptr, false);
+  if (value.is_discarded() || !value.is_object()) {
+    co_await wire::reply_error(exchange, pages_, 400, value.is_discarded() ? "the body is not JSON" : "the body must be a JSON object");
+    co_return base::fail(Code::invalid);
+  }
+  co_return value;
+}
+
+Async<void> TasksApi::post(wire::Exchange& exchange, std::string_view path) {
+  const std::size_t colon = path.rfind(':');
+  const std::string_view verb = colon == std::string_view::npos ? std::string_view{} : path.substr(colon + 1);
+  const std::string_view subject = path.substr(0, colon);
+  const bool is_put = exchange.request().method == Method::put;
+  // Those without a body.
+  if (!is_put && (verb == "cancel" || verb == "retry") && subject.starts_with(kTasks) && subject.size() > kTasks.size()) {
+    co_await act(exchange, subject.substr(kTasks.size() + 1), verb);
+    co_return;
+  }
+  if (!is_put && (verb == "pause" || verb == "resume") && subject.starts_with(kQueues) && subject.size() > kQueues.size()) {
+    const json body = {{"paused", verb == "pause"}};
+    co_await set_queue(exchange, subject.substr(kQueues.size() + 1), body);
+    co_return;
+  }
+  const bool known = is_put ? path.starts_with(kQueues) && path.size() > kQueues.size()
+                            : path == kTasks || path == "/v1/tasks:batch" || (path.starts_with(kWork) && (verb == "lease" || verb == "heartbeat" || verb == "complete" || verb == "fail"));
+  if (!known) {
+    co_await wire::reply_error(exchange, pages_, 404, "there is nothing to do at '" + std::string(path) + "'");
+    co_return;
+  }
+  static constexpr std::size_t kOther = 16 << 10;  // beside a payload or a result
+  const std::size_t bytes_max = verb == "batch"      ? kBatchBytesMax
+                                : verb == "complete" ? config_.tasks.result_bytes_max + kOther
+                                                     : config_.tasks.payload_bytes_max + kOther;
+  const auto body = co_await read_json(exchange, bytes_max);
+  if (!body) co_return;
+  if (is_put) {
+    co_await set_queue(exchange, path.substr(kQueues.size() + 1), *body);
+  } else if (verb == "batch") {
+    co_await submit_batch(exchange, *body);
+  } else if (verb == "lease") {
+    co_await lease(exchange, *body);
+  } else if (path.starts_with(kWork)) {
+    co_await report(exchange, verb, *body);
+  } else {
+    co_await submit(exchange, *body);
+  }
+}
+
+Async<void> TasksApi::submit(wire::Exchange& exchange, const json& body) {
+  auto submission = parse_submission(body, config_, dispatcher_->now());
+  if (!submission) {
+    co_await refuse(exchange, submission.error());
+    co_return;
+  }
+  const http::Fields& fields = exchange.request().fields;
+  if (const http::Field* key = fields.find("Idempotency-Key")) {
+    static constexpr std::size_t kKeyBytesMax = 200;
+    if (key->value.empty() || key->value.size() > kKeyBytesMax) {
+      co_await wire::reply_error(exchange, pages_, 400, "an Idempotency-Key has 1 to 200 characters");
+      co_return;
+    }
+    submission->spec.idempotency_key = key->value;
+    const std::string canonical = dump(body);
+    submission->spec.fingerprint = XXH3_64bits(canonical.data(), canonical.size());
+  }
+  const http::Field* prefer = fields.find("Prefer");
+  const auto wait = prefer == nullptr ? std::nullopt : parse_wait(prefer->value);
+  const std::string queue = submission->spec.queue;
+  const auto submitted = co_await dispatcher_->submit(std::move(submission->spec), submission->now);
+  if (!submitted) {
+    co_await refuse(exchange, submitted.error(), queue);
+    co_return;
+  }
+  const dispatch::Live& live = **submitted;
+  if (wait) co_await wait_for(exchange, *submitted, *wait);
+  const std::string id = task::to_text(live.task.id);
+  std::string extra = "Location: /v1/tasks/" + id + "\r\n";
+  if (wait) extra += "Preference-Applied: wait=" + std::to_string(*wait) + "\r\n";
+  if (task::is_final(live.task.progress.state)) {
+    const json value = task(live);
+    co_await reply_json(exchange, 200, value, extra);
+    co_return;
+  }
+  const json value = {{"id", id},
+                      {"queue", live.task.spec.queue},
+                      {"state", task::name(live.task.progress.state)},
+                      {"replica", live.task.progress.replica.empty() ? json() : json(live.task.progress.replica)}};
+  co_await reply_json(exchange, 202, value, extra);
+}
+
+Async<void> TasksApi::submit_one(Result<Submission> submission, json& answer) {
+  Result<LivePtr> submitted = base::fail(Code::internal);
+  if (submission) {
+    submitted = co_await dispatcher_->submit(std::move(submission->spec), submission->now);
+  } else {
+    submitted = std::unexpected(submission.error());
+  }
+  if (submitted) {
+    answer = {{"status", 202}, {"id", task::to_text((*submitted)->task.id)}, {"state", task::name((*submitted)->task.progress.state)}};
+  } else {
+    answer = {{"status", status_of_task_error(submitted.error().code)}, {"detail", base::describe(submitted.error())}};
+  }
+}
+
+// All at once, and so in one commit; each has its own answer, in the same order.
+Async<void> TasksApi::submit_batch(wire::Exchange& exchange, const json& body) {
+  const auto tasks = body.find("tasks");
+  if (tasks == body.end() || !tasks->is_array() || tasks->empty() || tasks->size() > kBatchMax || body.size() != 1) {
+    co_await wire::reply_error(exchange, pages_, 422, "the body must be {\"tasks\":[…]} with 1 to 1000 tasks");
+    co_return;
+  }
+  std::vector<json> answers(tasks->size());
+  io::Scope submitting(exchange.loop());
+  const Millis now = dispatcher_->now();
+  for (std::size_t i = 0; i < answers.size(); ++i) submitting.spawn(submit_one(parse_submission((*tasks)[i], config_, now), answers[i]));
+  co_await submitting.join();
+  const json value = {{"tasks", answers}};
+  co_await reply_json(exchange, 200, value);
+}
+
+Async<void> TasksApi::act(wire::Exchange& exchange, std::string_view text, std::string_view verb) {
+  const auto id = task::parse_id(text);
+  if (!id) {
+    co_await wire::reply_error(exchange, pages_, 404, "there is no such task: ids are 16 hexadecimal digits");
+    co_return;
+  }
+  Result<LivePtr> done = base::fail(Code::internal);
+  if (verb == "cancel") {
+    done = co_await dispatcher_->cancel(*id);
+  } else {
+    done = co_await dispatcher_->retry(*id);
+  }
+  if (!done) {
+    co_await refuse(exchange, done.error());
+    co_return;
+  }
+  const json value = task(**done);
+  co_await reply_json(exchange, 200, value);
+}
+
+// Members of small bodies: text, and whole numbers within bounds.
+static std::string text_of(const json& body, const char* name, std::string otherwise = {}) {
+  const auto found = body.find(name);
+  return found != body.end() && found->is_string() ? found->get<std::string>() : std::move(otherwise);
+}
+
+static Result<Millis> number_of(const json& body, const char* name, Millis otherwise, Millis least, Millis most) {
+  const auto found = body.find(name);
+  if (found == body.end()) return otherwise;
+  const bool fits = found->is_number_integer() && (!found->is_number_unsigned() || found->get<std::uint64_t>() <= INT64_MAX);
+  if (!fits || found->get<Millis>() < least || found->get<Millis>() > most) {
+    return invalid("'" + std::string(name) + "' must be a whole number from " + std::to_string(least) + " to " + std::to_string(most));
+  }
+  return found->get<Millis>();
+}
+
+Async<void> TasksApi::set_queue(wire::Exchange& exchange, std::string_view name, const json& body) {
+  const auto before = dispatcher_->queues();
+  const QueueView* view = find(before, name);
+  if (view == nullptr) {
+    co_await wire::reply_error(exchange, pages_, 404, "there is no such queue");
+    co_return;
+  }
+  dispatch::QueueState state = view->state;
+  std::string fault;
+  for (const auto& [member, value] : body.items()) {
+    if (member == "paused" && value.is_boolean()) {
+      state.paused = value.get<bool>();
+    } else if (member == "in_progress_max") {
+      const auto most = number_of(body, "in_progress_max", 0, 0, 1'000'000);
+      if (!most) fault = most.error().detail;
+      state.in_progress_max = static_cast<unsigned>(most.value_or(0));
+    } else {
+      fault = "a queue has 'paused' (true or false) and 'in_progress_max' to set";
+    }
+  }
+  if (!fault.empty()) {
+    co_await wire::reply_error(exchange, pages_, 422, fault);
+    co_return;
+  }
+  const auto set = co_await dispatcher_->set_queue(state);
+  if (!set) {
+    co_await refuse(exchange, set.error());
+    co_return;
+  }
+  const auto after = dispatcher_->queues();
+  const json value = queue_json(*find(after, state.queue));
+  co_await reply_json(exchange, 200, value);
+}
+
+// --- pull workers ---
+
+Async<void> TasksApi::lease(wire::Exchange& exchange, const json& body) {
+  const auto most = number_of(body, "n", 1, 1, 1000);
+  const auto lease_ms = number_of(body, "lease_ms", 30'000, 100, kLeaseMax);
+  const auto wait = number_of(body, "wait_s", 0, 0, kWaitMax);
+  const std::string worker = text_of(body, "worker");
+  std::string fault = !most ? most.error().detail : !lease_ms ? lease_ms.error().detail : !wait ? wait.error().detail : "";
+  if (worker.empty() || worker.size() > 63) fault = "'worker' must be the worker's name, at most 63 characters";
+  if (!fault.empty()) {
+    co_await wire::reply_error(exchange, pages_, 422, fault);
+    co_return;
+  }
+  io::Fiber& fiber = co_await io::this_fiber();
+  const wire::HangupGuard guard(exchange.client_watch(), fiber);
+  const auto deadline = exchange.loop().now() + std::chrono::seconds(*wait);
+  const std::string queue = text_of(body, "queue", config_.queues.front().name);
+  const auto leased = co_await dispatcher_->lease(queue, worker, static_cast<std::size_t>(*most), *lease_ms, deadline);
+  if (!leased) {
+    co_await refuse(exchange, leased.error());
+    co_return;
+  }
+  json tasks = json::array();
+  for (const LivePtr& live : *leased) tasks.push_back(dispatch::task_json(live->task));
+  const json value = {{"tasks", tasks}};
+  co_await reply_json(exchange, 200, value);
+}
+
+Async<void> TasksApi::report(wire::Exchange& exchange, std::string_view verb, const json& body) {
+  const auto id = task::parse_id(text_of(body, "id"));
+  const auto attempt = number_of(body, "attempt", 0, 1, UINT32_MAX);
+  const auto lease_ms = number_of(body, "lease_ms", 30'000, 100, kLeaseMax);
+  if (!id || !attempt || *attempt == 0 || !lease_ms) {
+    co_await wire::reply_error(exchange, pages_, 422, !lease_ms ? lease_ms.error().detail : "the body must name the task's 'id' and the 'attempt' that was leased");
+    co_return;
+  }
+  const auto number = static_cast<unsigned>(*attempt);
+  Result<LivePtr> done = base::fail(Code::internal);
+  if (verb == "heartbeat") {
+    done = co_await dispatcher_->heartbeat(*id, number, *lease_ms);
+  } else if (verb == "complete") {
+    const auto result = body.find("result");
+    task::Outcome outcome{task::Outcome::Kind::success, result == body.end() ? "" : result->dump(-1, ' ', false, json::error_handler_t::replace), "application/json"};
+    if (outcome.text.size() > config_.tasks.result_bytes_max) {
+      co_await wire::reply_error(exchange, pages_, 413, "the result has more than " + std::to_string(config_.tasks.result_bytes_max) + " bytes");
+      co_return;
+    }
+    done = co_await dispatcher_->conclude(*id, number, std::move(outcome));
+  } else {
+    const auto final = body.find("final");
+    const bool for_good = final != body.end() && final->is_boolean() && final->get<bool>();
+    task::Outcome outcome{for_good ? task::Outcome::Kind::rejected : task::Outcome::Kind::failure, text_of(body, "error", "the worker gave no reason").substr(0, 1000)};
+    done = co_await dispatcher_->conclude(*id, number, std::move(outcome));
+  }
+  if (!done) {
+    co_await refuse(exchange, done.error());
+    co_return;
+  }
+  const json value = task(**done);
+  co_await reply_json(exchange, 200, value);
+}
+
+}  // namespace ringmaster::admin

@@ -1,0 +1,61 @@
+// Callbacks: whoever asked for it is told of a task's end by a POST to a URL that the configuration allows.
+//
+// Delivered at least once: that it is due is committed with the end of the task, and that it was told after the answer. The
+// body is signed, with the time in the signature, so that the receiver can tell a replay:
+//
+//   Ringmaster-Signature: t=1700000000,v1=hex(HMAC-SHA256(secret, "1700000000." + body))
+#include "base/hmac.h"
+#include "base/log.h"
+#include "dispatch/queue.h"
+#include "dispatch/task_json.h"
+#include "io/resolve.h"
+
+namespace ringmaster::dispatch {
+
+using base::Duration;
+using namespace std::chrono_literals;
+
+// One try: whether it was told. Redirects are not followed: only what the configuration names is called.
+static Async<Result<void>> post(io::Loop& loop, const std::string& url, const std::string& secret, const std::string& body) {
+  static constexpr std::string_view kScheme = "http://";
+  const std::string rest = url.substr(kScheme.size());
+  const std::size_t slash = rest.find('/');
+  const std::string authority = rest.substr(0, slash);
+  const bool has_port = authority.rfind(':') != std::string::npos && !authority.ends_with(']');
+  const auto endpoints = co_await io::resolve(loop, has_port ? authority : authority + ":80");
+  if (!endpoints) co_return std::unexpected(endpoints.error());
+  const auto time = std::to_string(std::chrono::duration_cast<std::chrono::seconds>(loop.system().wall_now().time_since_epoch()).count());
+  wire::FetchRequest request;
+  request.method = "POST";
+  request.target = rest.substr(slash);
+  request.host = authority;
+  request.headers = "Content-Type: application/json\r\nRingmaster-Signature: t=" + time + ",v1=" + base::hmac_sha256(secret, time + "." + body) + "\r\n";
+  request.body = body;
+  request.head_only = true;
+  const auto answer = co_await wire::fetch(loop, endpoints->front(), request, loop.now() + 10s, 0);
+  if (!answer) co_return std::unexpected(answer.error());
+  if (answer->status < 200 || answer->status >= 300) co_return base::fail(Code::unavailable, "it answered " + std::to_string(answer->status));
+  co_return Result<void>{};
+}
+
+Async<void> Dispatcher::tell(LivePtr live) {
+  static constexpr unsigned kTries = 10;
+  static constexpr task::BackOff kBackOff{1000, 300'000};
+  const std::string body = task_json(live->task).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  Result<void> told;
+  for (unsigned tries = 1; tries <= kTries; ++tries) {
+    told = co_await post(loop_, live->task.spec.callback, config_.tasks.callback_secret, body);
+    if (told || told.error().code == Code::cancelled) break;
+    if (tries == kTries) break;
+    const Code slept = co_await loop_.sleep(std::chrono::milliseconds(task::delay(kBackOff, tries, loop_.random())));
+    if (slept == Code::cancelled) co_return;  // still due for the next owner
+  }
+  if (!told && told.error().code == Code::cancelled) co_return;
+  if (!told) {
+    base::log::warning("task {}: its callback was tried {} times: {}", task::to_text(live->task.id), kTries, base::log::printable(base::describe(told.error())));
+  }
+  live->task.progress.callback = told ? task::Callback::told : task::Callback::given_up;
+  co_await save(live);
+}
+
+}  // namespace ringmaster::dispatch
