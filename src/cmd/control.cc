@@ -8,10 +8,9 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "base/log.h"
+#include "cmd/admin_call.h"
+#include "io/loop.h"
 #include "io/real_system.h"
-#include "io/resolve.h"
-#include "wire/client.h"
 
 namespace ringmaster::cmd {
 
@@ -21,48 +20,10 @@ using namespace std::chrono_literals;
 
 namespace {
 
-// The first of the name's addresses that answers at all decides.
-Async<void> ask(io::Loop& loop, const std::string& admin, const wire::FetchRequest& request, base::Result<wire::FetchResponse>& response) {
-  const auto endpoints = co_await io::resolve(loop, admin);
-  if (!endpoints) response = std::unexpected(endpoints.error());
-  for (std::size_t i = 0; endpoints && !response && i < endpoints->size(); ++i) {
-    response = co_await wire::fetch(loop, (*endpoints)[i], request, loop.now() + 60s, 64 << 20);
-  }
-  loop.stop();
-}
-
-// One call of the admin API: its answer as JSON, or nothing after a line to standard error.
-std::optional<json> call(const ControlOptions& options, const std::string& method, const std::string& path, const json& body) {
-  io::RealSystem system;
-  io::Loop loop(system);
-  wire::FetchRequest request;
-  request.method = method;
-  request.target = path;
-  if (!body.is_null()) {
-    request.body = body.dump(-1, ' ', false, json::error_handler_t::replace);
-    request.headers = "Content-Type: application/json\r\n";
-  }
-  base::Result<wire::FetchResponse> response = base::fail(base::Code::internal);
-  loop.root().spawn(ask(loop, options.admin, request, response));
-  loop.run();
-  if (!response) {
-    std::fprintf(stderr, "ringmaster: no answer from the admin API at %s (%s); is Ringmaster running?\n", options.admin.c_str(),
-                 base::describe(response.error()).c_str());
-    return std::nullopt;
-  }
-  json answer = json::parse(response->body, nullptr, false);
-  if (response->status >= 300 || answer.is_discarded()) {
-    const std::string detail = answer.is_object() ? answer.value("detail", "") : base::log::printable(response->body);
-    std::fprintf(stderr, "ringmaster: refused (%u): %s\n", response->status, detail.c_str());
-    return std::nullopt;
-  }
-  return answer;
-}
-
 // The pool that was named, or the only one.
 std::optional<std::string> choose_pool(const ControlOptions& options) {
   if (!options.pool.empty()) return options.pool;
-  const auto pools = call(options, "GET", "/v1/pools", nullptr);
+  const auto pools = call(options.admin, "GET", "/v1/pools", nullptr);
   if (!pools) return std::nullopt;
   if (pools->at("pools").size() == 1) return pools->at("pools")[0].at("name").get<std::string>();
   std::fprintf(stderr, "ringmaster: there are several pools: name one with --pool\n");
@@ -72,7 +33,7 @@ std::optional<std::string> choose_pool(const ControlOptions& options) {
 int change(const ControlOptions& options, const std::string& method) {
   const auto pool = choose_pool(options);
   if (!pool) return 1;
-  const auto answer = call(options, method, "/v1/pools/" + *pool + "/replicas", {{"n", options.count}, {"names", options.names}});
+  const auto answer = call(options.admin, method, "/v1/pools/" + *pool + "/replicas", {{"n", options.count}, {"names", options.names}});
   if (!answer) return 1;
   std::string names;
   for (const auto& name : answer->at("names")) names += (names.empty() ? "" : ", ") + name.get<std::string>();
@@ -133,7 +94,7 @@ int run_status(const ControlOptions& options) {
   Counts counts;
   std::optional<base::Time> last;
   while (true) {
-    const auto status = call(options, "GET", "/v1/status", nullptr);
+    const auto status = call(options.admin, "GET", "/v1/status", nullptr);
     if (!status && !options.watch) return 1;
     if (!status) {  // said already; an engine that is replaced is back in a moment
       pause(kInterval);
@@ -159,7 +120,7 @@ int run_add(const ControlOptions& options) { return change(options, "POST"); }
 int run_rm(const ControlOptions& options) { return change(options, "DELETE"); }
 
 int run_stop(const ControlOptions& options) {
-  const auto answer = call(options, "POST", "/v1/stop", json::object());
+  const auto answer = call(options.admin, "POST", "/v1/stop", json::object());
   if (!answer) return 1;
   std::printf("stopping\n");
   return 0;

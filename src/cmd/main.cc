@@ -8,6 +8,7 @@
 #include "cmd/engine.h"
 #include "cmd/master.h"
 #include "cmd/replica.h"
+#include "cmd/task.h"
 #include "cmd/version.h"
 #include "config/load.h"
 #include "io/real_system.h"
@@ -57,7 +58,7 @@ void add_server_commands(CLI::App& app, Chosen& chosen) {
 
   static std::vector<std::string> listen;
   static ReplicaOptions options;
-  CLI::App* replica = app.add_subcommand("replica", "The demo server: /home /heartbeat /prime/{n} /echo /sleep/{ms} …");
+  CLI::App* replica = app.add_subcommand("replica", "The demo server: /home /heartbeat /prime/{n} /echo /sleep/{ms} /task …");
   replica->add_option("--listen", listen,
                       "Where to serve: 127.0.0.1:8080 or unix:/path; may be repeated. Default: the inherited\n"
                       "sockets (LISTEN_FDS), else 127.0.0.1:$PORT, else 127.0.0.1:8080");
@@ -102,6 +103,39 @@ void add_control_commands(CLI::App& app, Chosen& chosen) {
   }
 }
 
+void add_task_commands(CLI::App& app, Chosen& chosen) {
+  static TaskOptions options;
+  CLI::App* task = app.add_subcommand("task", "Submit tasks, and see what has become of them");
+  task->require_subcommand(1);
+  const auto command = [&](const std::string& name, const std::string& what, const std::string& example, int (*run)(const TaskOptions&)) {
+    CLI::App* sub = task->add_subcommand(name, what);
+    sub->add_option("--admin", options.admin, "The admin API of the Ringmaster to talk to")->capture_default_str();
+    sub->footer("Example: ringmaster task " + example);
+    sub->callback([&chosen, run] { chosen.run = [run] { return run(options); }; });
+    return sub;
+  };
+  CLI::App* submit = command("submit", "Submit one, or a file of them", "submit expression '{\"expression\":\"2*(3+4)\"}' --wait 10", run_task_submit);
+  submit->add_option("type", options.type, "What kind of task it is");
+  submit->add_option("payload", options.payload, "What it is about, as JSON");
+  submit->add_option("--file,-f", options.file, "A file with one task as JSON in each line ({\"type\":…,\"payload\":…}); - for standard input");
+  submit->add_option("--queue", options.queue, "The queue; default: the first that is configured");
+  submit->add_option("--delay-ms", options.delay_ms, "Not before so many milliseconds");
+  submit->add_option("--priority", options.priority, "-1000 to 1000; higher first");
+  submit->add_option("--wait", options.wait_s, "Wait for its end, at most so many seconds")->check(CLI::Range(0, 300));
+  CLI::App* list = command("list", "The newest tasks", "list --state failed", run_task_list);
+  list->add_option("--state", options.state, "scheduled, pending, in_progress, done, failed, cancelled or expired");
+  list->add_option("--type", options.type, "Of this type only");
+  list->add_option("--queue", options.queue, "Of this queue only");
+  list->add_option("--limit", options.limit, "How many, 1 to 1000")->capture_default_str();
+  list->add_flag("--json", options.json, "As the admin API gives it");
+  for (CLI::App* one : {command("get", "One task, whole", "get 0123456789abcdef", run_task_get),
+                        command("wait", "Wait for its end; exit code 0 if it is done", "wait 0123456789abcdef", run_task_wait),
+                        command("cancel", "Cancel it, even while it runs", "cancel 0123456789abcdef", run_task_cancel),
+                        command("retry", "Try a failed, cancelled or expired one again", "retry 0123456789abcdef", run_task_retry)}) {
+    one->add_option("id", options.id, "Its id")->required();
+  }
+}
+
 int run(int argc, char** argv) {
   CLI::App app("Ringmaster starts a fleet of servers, keeps it alive, and balances HTTP over it.", "ringmaster");
   app.set_version_flag("--version", std::string("ringmaster ") + kVersion);
@@ -112,10 +146,12 @@ int run(int argc, char** argv) {
       "  curl http://127.0.0.1:5000/home            ask one of them\n"
       "  ringmaster status                          see them all\n"
       "  ringmaster add 1 S4                        one more\n"
+      "  ringmaster task submit sleep '{\"seconds\":1}' --wait 5   work, done by one of them\n"
       "Exit codes: 0 done, 1 failed, 2 usage or configuration.");
   Chosen chosen;
   add_server_commands(app, chosen);
   add_control_commands(app, chosen);
+  add_task_commands(app, chosen);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
