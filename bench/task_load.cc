@@ -44,7 +44,7 @@ using namespace std::string_literals;
 using namespace std::string_view_literals;
 
 constexpr auto kWarmUp = 500ms;
-constexpr auto kPatience = 2s;  // with what is still unanswered at the end
+constexpr auto kPatience = 10s;  // with what is still unanswered at the end
 constexpr std::size_t kAnswerBytesMax = 64 << 10, kComplaintBytesMax = 500;
 
 struct Options {

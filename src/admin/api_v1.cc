@@ -154,6 +154,7 @@ Async<void> ApiV1::change_pool(wire::Exchange& exchange, std::string_view pool_n
 }
 
 bool ApiV1::all_pools_serve() const {
+  if (dispatcher_ != nullptr && !dispatcher_->not_ready().empty()) return false;
   return std::ranges::all_of(config_.pools, [&](const config::Pool& settings) {
     const auto replicas = registry_.replicas(settings.name);
     return replicas.empty() || std::ranges::any_of(replicas, [](const auto& replica) { return replica->ready(); });

@@ -65,7 +65,7 @@ Async<Reply> ClassicTasks::answer_here(std::string method, std::string path, std
 }
 
 Async<Reply> ClassicTasks::submit(std::string body, std::string queue) {
-  const json given = json::parse(body, nullptr, false);
+  const json given = dispatch::parse_json(body);
   if (given.is_discarded()) co_return failure(400, "the body is not JSON");
   const bool whole = given.is_object() && given.size() == 1 && given.contains("expression") && given["expression"].is_string();
   if (!whole) co_return failure(400, "the body must be {\"expression\":\"2*(3+4)\"}");

@@ -21,7 +21,7 @@ using task::Millis;
 std::optional<Millis> parse_time(std::string_view text) {
   // YYYY-MM-DDTHH:MM:SS[.fff]Z
   static constexpr std::string_view kForm = "0000-00-00T00:00:00";
-  if (text.size() < kForm.size() + 1 || !text.ends_with('Z')) return std::nullopt;
+  if (text.size() < kForm.size() + 1 || !text.ends_with('Z') || text < "2000") return std::nullopt;
   for (std::size_t i = 0; i < kForm.size(); ++i) {
     if (kForm[i] == '0' ? !http::is(text[i], http::kDigit) : text[i] != kForm[i]) return std::nullopt;
   }
@@ -147,10 +147,10 @@ Result<void> read_payload(const json* payload, const config::Config& config, tas
                                            std::to_string(config.tasks.payload_bytes_max) + " are taken",
                       Source::client);
   }
-  if (spec.type != "expression" || payload == nullptr || !payload->is_object()) return {};
-  const auto expression = payload->find("expression");
-  if (expression == payload->end() || !expression->is_string()) return invalid("'payload' needs an 'expression', such as {\"expression\":\"2*(3+4)\"}");
-  if (const auto checked = task::check_expression(expression->get_ref<const std::string&>()); !checked) return invalid("expression: " + checked.error().detail);
+  if (spec.type != "expression") return {};
+  const bool has_one = payload != nullptr && payload->is_object() && payload->contains("expression") && payload->at("expression").is_string();
+  if (!has_one) return invalid("'payload' needs an 'expression', such as {\"expression\":\"2*(3+4)\"}");
+  if (const auto checked = task::check_expression(payload->at("expression").get_ref<const std::string&>()); !checked) return invalid("expression: " + checked.error().detail);
   return {};
 }
 
@@ -184,6 +184,8 @@ Result<Submission> parse_submission(const json& body, const config::Config& conf
   members.text("admission", admission, 10);
   submission.now = admission == "now";
   if (!submission.now && admission != "queue") members.complain("admission", "must be \"now\" or \"queue\"");
+  if (submission.now && queue->pool.empty()) members.complain("admission", "\"now\" needs a queue with a pool: nobody knows when a pull worker comes");
+  if (submission.now && spec.run_at > now) members.complain("admission", "\"now\" and a later time contradict each other");
   const json* payload = members.find("payload");
   if (const auto finished = members.finish(); !finished) return std::unexpected(finished.error());
   if (const auto read = read_payload(payload, config, spec); !read) return std::unexpected(read.error());

@@ -147,7 +147,7 @@ Async<void> TasksApi::get(wire::Exchange& exchange, std::string_view path) {
     const auto& journal = dispatcher_->journal_figures();
     const json value = {{"queues", queues}, {"store", {{"commits", journal.commits}, {"writes", journal.writes}, {"failures", journal.failures}}}};
     co_await reply_json(exchange, 200, value);
-  } else if (path.starts_with(kQueues)) {
+  } else if (path.starts_with("/v1/queues/")) {
     const auto views = dispatcher_->queues();
     const QueueView* view = find(views, path.substr(kQueues.size() + 1));
     const json value = view == nullptr ? json() : queue_json(*view);
@@ -156,7 +156,7 @@ Async<void> TasksApi::get(wire::Exchange& exchange, std::string_view path) {
     } else {
       co_await wire::reply_error(exchange, pages_, 404, "there is no such queue");
     }
-  } else if (const auto id = path.starts_with(kTasks) ? id_in(path.substr(kTasks.size() + 1)) : std::nullopt) {
+  } else if (const auto id = path.starts_with("/v1/tasks/") ? id_in(path.substr(kTasks.size() + 1)) : std::nullopt) {
     const std::string_view rest = path.substr(kTasks.size() + 1 + 16);
     if (rest.empty()) {
       co_await show(exchange, *id);
@@ -172,19 +172,23 @@ Async<void> TasksApi::get(wire::Exchange& exchange, std::string_view path) {
   }
 }
 
+// "?wait=30". False: it is no number, and that has been replied.
+Async<bool> TasksApi::wait_as_asked(wire::Exchange& exchange, const LivePtr& live) {
+  const auto wait = query_value(exchange.request().query, "wait");
+  const auto seconds = wait ? parse_wait("wait=" + *wait) : std::nullopt;
+  if (seconds) co_await wait_for(exchange, live, *seconds);
+  if (wait && !seconds) co_await wire::reply_error(exchange, pages_, 400, "wait must be whole seconds");
+  co_return !wait || seconds;
+}
+
 Async<void> TasksApi::show(wire::Exchange& exchange, std::uint64_t id) {
   const auto found = co_await dispatcher_->find(id);
   if (!found) {
     co_await refuse(exchange, found.error());
     co_return;
   }
-  const auto wait = query_value(exchange.request().query, "wait");
-  const auto seconds = wait ? parse_wait("wait=" + *wait) : std::nullopt;
-  if (wait && !seconds) {
-    co_await wire::reply_error(exchange, pages_, 400, "wait must be whole seconds");
-    co_return;
-  }
-  if (seconds) co_await wait_for(exchange, *found, *seconds);
+  const bool waited = co_await wait_as_asked(exchange, *found);
+  if (!waited) co_return;
   const json value = task(**found);
   co_await reply_json(exchange, 200, value);
 }
@@ -195,12 +199,13 @@ Async<void> TasksApi::show_result(wire::Exchange& exchange, std::uint64_t id) {
     co_await refuse(exchange, found.error());
     co_return;
   }
-  const auto wait = query_value(exchange.request().query, "wait");
-  if (const auto seconds = wait ? parse_wait("wait=" + *wait) : std::nullopt) co_await wait_for(exchange, *found, *seconds);
+  const auto waited = co_await wait_as_asked(exchange, *found);
+  if (!waited) co_return;
   const task::Progress& progress = (*found)->task.progress;
   if (progress.state == task::State::done) {
     const std::string_view type = progress.result_type.empty() ? std::string_view("application/octet-stream") : std::string_view(progress.result_type);
-    co_await exchange.reply(200, type, progress.result);
+    // A replica's own bytes, on the address of the admin API: no browser is to run them.
+    co_await exchange.reply(200, type, progress.result, "X-Content-Type-Options: nosniff\r\nContent-Security-Policy: sandbox\r\n");
   } else if (task::is_final(progress.state)) {
     const std::string why = "the task is " + std::string(task::name(progress.state)) + (progress.error.empty() ? "" : ": " + progress.error);
     co_await wire::reply_error(exchange, pages_, 409, why);
@@ -218,6 +223,10 @@ Async<void> TasksApi::stream_events(wire::Exchange& exchange, std::uint64_t id) 
     co_await refuse(exchange, found.error());
     co_return;
   }
+  if (exchange.request().method == Method::head) {
+    co_await wire::reply_error(exchange, pages_, 405, "events are there for GET only", "Allow: GET\r\n");
+    co_return;
+  }
   const LivePtr live = *found;
   http::ResponseHead head;
   head.status = 200;
@@ -231,20 +240,20 @@ Async<void> TasksApi::stream_events(wire::Exchange& exchange, std::uint64_t id) 
   exchange.begin_forward(head);
   io::Fiber& fiber = co_await io::this_fiber();
   const wire::HangupGuard guard(exchange.client_watch(), fiber);
-  bool final = false;
-  bool changed = true;
+  bool told = false;
+  unsigned seen = 0;
   while (true) {
     co_await dispatcher_->await_commit(live);
-    final = task::is_final(live->task.progress.state) || !dispatcher_->not_ready().empty();
+    const bool last = task::is_final(live->task.progress.state) || !dispatcher_->not_ready().empty();
     std::string event = ": still here\n\n";
-    if (changed) {
-      event = "event: " + std::string(task::name(live->task.progress.state)) + "\ndata: " + dump(task(*live)) + "\n";
-    }
-    const auto written = co_await exchange.write(event, final);
-    if (!written || final) co_return;
+    if (!told || live->commits != seen) event = "event: " + std::string(task::name(live->task.progress.state)) + "\ndata: " + dump(task(*live)) + "\n";
+    told = true;
+    seen = live->commits;
+    const auto written = co_await exchange.write(event, last);
+    if (!written || last) co_return;
+    if (live->commits != seen) continue;  // while it was being written
     const Code woken = co_await live->changed.wait(exchange.loop(), exchange.loop().now() + kKeepAlive);
     if (woken == Code::cancelled) co_return;
-    changed = woken == Code::ok;
   }
 }
 
@@ -314,9 +323,9 @@ Async<Result<json>> TasksApi::read_json(wire::Exchange& exchange, std::size_t by
     co_await wire::reply_error(exchange, pages_, body.error().code == Code::too_large ? 413 : 400, base::describe(body.error()));
     co_return base::fail(Code::invalid);
   }
-  json value = json::parse(*body, nullptr, false);
+  json value = dispatch::parse_json(*body);
   if (value.is_discarded() || !value.is_object()) {
-    co_await wire::reply_error(exchange, pages_, 400, value.is_discarded() ? "the body is not JSON" : "the body must be a JSON object");
+    co_await wire::reply_error(exchange, pages_, 400, value.is_discarded() ? "the body is not JSON, or nested more than 100 deep" : "the body must be a JSON object");
     co_return base::fail(Code::invalid);
   }
   co_return value;
@@ -328,16 +337,16 @@ Async<void> TasksApi::post(wire::Exchange& exchange, std::string_view path) {
   const std::string_view subject = path.substr(0, colon);
   const bool is_put = exchange.request().method == Method::put;
   // Those without a body.
-  if (!is_put && (verb == "cancel" || verb == "retry") && subject.starts_with(kTasks) && subject.size() > kTasks.size()) {
+  if (!is_put && (verb == "cancel" || verb == "retry") && subject.starts_with("/v1/tasks/")) {
     co_await act(exchange, subject.substr(kTasks.size() + 1), verb);
     co_return;
   }
-  if (!is_put && (verb == "pause" || verb == "resume") && subject.starts_with(kQueues) && subject.size() > kQueues.size()) {
+  if (!is_put && (verb == "pause" || verb == "resume") && subject.starts_with("/v1/queues/")) {
     const json body = {{"paused", verb == "pause"}};
     co_await set_queue(exchange, subject.substr(kQueues.size() + 1), body);
     co_return;
   }
-  const bool known = is_put ? path.starts_with(kQueues) && path.size() > kQueues.size()
+  const bool known = is_put ? path.starts_with("/v1/queues/")
                             : path == kTasks || path == "/v1/tasks:batch" || (path.starts_with(kWork) && (verb == "lease" || verb == "heartbeat" || verb == "complete" || verb == "fail"));
   if (!known) {
     co_await wire::reply_error(exchange, pages_, 404, "there is nothing to do at '" + std::string(path) + "'");
@@ -388,10 +397,11 @@ Async<void> TasksApi::submit(wire::Exchange& exchange, const json& body) {
     co_return;
   }
   const dispatch::Live& live = **submitted;
+  co_await dispatcher_->await_commit(*submitted);  // it may have been begun since
   if (wait) co_await wait_for(exchange, *submitted, *wait);
   const std::string id = task::to_text(live.task.id);
   std::string extra = "Location: /v1/tasks/" + id + "\r\n";
-  if (wait) extra += "Preference-Applied: wait=" + std::to_string(*wait) + "\r\n";
+  if (wait) extra += "Preference-Applied: wait=" + std::to_string(std::min(*wait, kWaitMax)) + "\r\n";
   if (task::is_final(live.task.progress.state)) {
     const json value = task(live);
     co_await reply_json(exchange, 200, value, extra);
@@ -472,20 +482,20 @@ static Result<Millis> number_of(const json& body, const char* name, Millis other
 
 Async<void> TasksApi::set_queue(wire::Exchange& exchange, std::string_view name, const json& body) {
   const auto before = dispatcher_->queues();
-  const QueueView* view = find(before, name);
-  if (view == nullptr) {
+  if (find(before, name) == nullptr) {
     co_await wire::reply_error(exchange, pages_, 404, "there is no such queue");
     co_return;
   }
-  dispatch::QueueState state = view->state;
+  std::optional<bool> paused;
+  std::optional<unsigned> in_progress_max;
   std::string fault;
   for (const auto& [member, value] : body.items()) {
     if (member == "paused" && value.is_boolean()) {
-      state.paused = value.get<bool>();
+      paused = value.get<bool>();
     } else if (member == "in_progress_max") {
       const auto most = number_of(body, "in_progress_max", 0, 0, 1'000'000);
       if (!most) fault = most.error().detail;
-      state.in_progress_max = static_cast<unsigned>(most.value_or(0));
+      in_progress_max = static_cast<unsigned>(most.value_or(0));
     } else {
       fault = "a queue has 'paused' (true or false) and 'in_progress_max' to set";
     }
@@ -494,13 +504,14 @@ Async<void> TasksApi::set_queue(wire::Exchange& exchange, std::string_view name,
     co_await wire::reply_error(exchange, pages_, 422, fault);
     co_return;
   }
-  const auto set = co_await dispatcher_->set_queue(state);
+  const std::string queue(name);
+  const auto set = co_await dispatcher_->set_queue(queue, paused, in_progress_max);
   if (!set) {
     co_await refuse(exchange, set.error());
     co_return;
   }
   const auto after = dispatcher_->queues();
-  const json value = queue_json(*find(after, state.queue));
+  const json value = queue_json(*find(after, queue));
   co_await reply_json(exchange, 200, value);
 }
 
@@ -513,6 +524,7 @@ Async<void> TasksApi::lease(wire::Exchange& exchange, const json& body) {
   const std::string worker = text_of(body, "worker");
   std::string fault = !most ? most.error().detail : !lease_ms ? lease_ms.error().detail : !wait ? wait.error().detail : "";
   if (worker.empty() || worker.size() > 63) fault = "'worker' must be the worker's name, at most 63 characters";
+  if (body.contains("queue") && !body["queue"].is_string()) fault = "'queue' must be a queue's name";
   if (!fault.empty()) {
     co_await wire::reply_error(exchange, pages_, 422, fault);
     co_return;
@@ -537,7 +549,9 @@ Async<void> TasksApi::report(wire::Exchange& exchange, std::string_view verb, co
   const auto attempt = number_of(body, "attempt", 0, 1, UINT32_MAX);
   const auto lease_ms = number_of(body, "lease_ms", 30'000, 100, kLeaseMax);
   if (!id || !attempt || *attempt == 0 || !lease_ms) {
-    co_await wire::reply_error(exchange, pages_, 422, !lease_ms ? lease_ms.error().detail : "the body must name the task's 'id' and the 'attempt' that was leased");
+    std::string why = "the body must name the task's 'id' and the 'attempt' that was leased";
+    if (!lease_ms) why = lease_ms.error().detail;
+    co_await wire::reply_error(exchange, pages_, 422, why);
     co_return;
   }
   const auto number = static_cast<unsigned>(*attempt);
@@ -546,7 +560,7 @@ Async<void> TasksApi::report(wire::Exchange& exchange, std::string_view verb, co
     done = co_await dispatcher_->heartbeat(*id, number, *lease_ms);
   } else if (verb == "complete") {
     const auto result = body.find("result");
-    task::Outcome outcome{task::Outcome::Kind::success, result == body.end() ? "" : result->dump(-1, ' ', false, json::error_handler_t::replace), "application/json"};
+    task::Outcome outcome{task::Outcome::Kind::success, result == body.end() ? "" : result->dump(-1, ' ', false, json::error_handler_t::replace), result == body.end() ? "" : "application/json"};
     if (outcome.text.size() > config_.tasks.result_bytes_max) {
       co_await wire::reply_error(exchange, pages_, 413, "the result has more than " + std::to_string(config_.tasks.result_bytes_max) + " bytes");
       co_return;

@@ -39,6 +39,7 @@ class TasksApi {
   io::Async<void> report(wire::Exchange& exchange, std::string_view verb, const nlohmann::json& body);
   io::Async<base::Result<nlohmann::json>> read_json(wire::Exchange& exchange, std::size_t bytes_max);
 
+  io::Async<bool> wait_as_asked(wire::Exchange& exchange, const dispatch::LivePtr& live);
   io::Async<void> wait_for(wire::Exchange& exchange, const dispatch::LivePtr& live, unsigned seconds);
   io::Async<void> reply_json(wire::Exchange& exchange, unsigned status, const nlohmann::json& value, std::string extra = {});
   io::Async<void> refuse(wire::Exchange& exchange, const base::Error& error, std::string_view queue = {});

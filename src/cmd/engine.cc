@@ -347,8 +347,9 @@ Async<void> Engine::shut_down(base::Duration grace) {
   co_await operations_.stop();  // its answers go to the workers' loops
   for (const auto& worker : workers_) worker->thread->loop().stop();
   workers_.clear();
-  if (dispatcher_) co_await dispatcher_->stop();
+  if (dispatcher_) dispatcher_->begin_stop();  // those who wait for a task's end leave
   if (admin_server_) co_await admin_server_->stop(loop_.now() + 100ms);
+  if (dispatcher_) co_await dispatcher_->stop();
   co_await prober_->stop();
   admin_server_.reset();
 }

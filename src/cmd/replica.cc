@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/log.h"
+#include "dispatch/task_json.h"
 #include "io/real_system.h"
 #include "task/expression.h"
 #include "wire/hangup.h"
@@ -164,7 +165,7 @@ Async<void> DemoServer::task(wire::Exchange& exchange) {
   }
   busy_ = true;
   const auto text = co_await exchange.read_whole_body(kTaskBytesMax);
-  const json payload = text ? json::parse(*text, nullptr, false) : json();
+  const json payload = text ? dispatch::parse_json(*text) : json();
   Job job;
   const std::function<void()> work = [&] { job.run(payload); };
   if (text && !payload.is_discarded()) co_await compute(exchange, work, job.stopped);

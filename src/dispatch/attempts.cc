@@ -182,10 +182,10 @@ Async<void> Dispatcher::run(Queue& queue, LivePtr live, Place place, bool begun)
     if (queue.last_end != Time{}) queue.seconds_per_task += (std::min(since, 60.0) - queue.seconds_per_task) * (queue.seconds_per_task == 0 ? 1 : 0.1);
     queue.last_end = loop_.now();
     CHECK(task::conclude(live->task, attempt, std::move(outcome), queue.back_off, now(), loop_.random()).has_value());
-    pump(queue.settings.pool);  // the place is free; the disk need not be waited for
+    place_freed(queue);  // the disk need not be waited for
     co_await save(live);
   } else {
-    pump(queue.settings.pool);
+    place_freed(queue);
   }
 }
 

@@ -22,7 +22,8 @@ static Async<Result<void>> post(io::Loop& loop, const std::string& url, const st
   const std::size_t slash = rest.find('/');
   const std::string authority = rest.substr(0, slash);
   const bool has_port = authority.rfind(':') != std::string::npos && !authority.ends_with(']');
-  const auto endpoints = co_await io::resolve(loop, has_port ? authority : authority + ":80");
+  const std::string address = has_port ? authority : authority + ":80";
+  const auto endpoints = co_await io::resolve(loop, address);
   if (!endpoints) co_return std::unexpected(endpoints.error());
   const auto time = std::to_string(std::chrono::duration_cast<std::chrono::seconds>(loop.system().wall_now().time_since_epoch()).count());
   wire::FetchRequest request;

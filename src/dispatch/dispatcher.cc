@@ -30,11 +30,15 @@ Millis Dispatcher::now() const {
 
 void Dispatcher::start() { scope_.spawn(open()); }
 
-Async<void> Dispatcher::stop() {
+void Dispatcher::begin_stop() {
   not_ready_ = "stopping";
   stopping_ = true;
   for (const auto& [name, queue] : queues_) queue->arrived.notify();
-  for (const auto& [id, live] : live_) live->changed.notify();
+  for (const auto& [id, live] : live_) tell_changed(*live);
+}
+
+Async<void> Dispatcher::stop() {
+  begin_stop();
   scope_.cancel();
   co_await scope_.join();
   for (const balance::PoolView& pool : view_->pools) {
@@ -98,7 +102,7 @@ Result<void> Dispatcher::open_store(std::vector<Task>& tasks, std::vector<QueueS
 // What the last owner left. Attempts that were under way have ended with it, but for those of pull workers.
 void Dispatcher::take_up(std::vector<Task> tasks, const std::vector<QueueState>& states) {
   for (const QueueState& state : states) {
-    if (const auto queue = queues_.find(state.queue); queue != queues_.end()) queue->second->state = state;
+    if (const auto queue = queues_.find(state.queue); queue != queues_.end()) queue->second->state = queue->second->wanted = state;
   }
   const Millis time = now();
   std::size_t begun = 0;
@@ -148,7 +152,12 @@ Async<void> Dispatcher::save(LivePtr live) {
   }
   --live->uncommitted;
   if (written && live->version == version) saved(live);
-  live->changed.notify();
+  tell_changed(*live);
+}
+
+void Dispatcher::tell_changed(Live& live) {
+  ++live.commits;
+  live.changed.notify();
 }
 
 // Its present state is on disk: what follows from it.
@@ -187,8 +196,13 @@ void Dispatcher::forget(const Live& live) {
   live_.erase(live.task.id);
 }
 
-// Takes it out of the order of those that wait, and out of a worker's hands.
 void Dispatcher::unqueue(const Live& live) { queue_of(live).pending.remove(live.task); }
+
+// Somebody may begin now, of those who offer or of those who pull.
+void Dispatcher::place_freed(Queue& queue) {
+  queue.arrived.notify();
+  pump(queue.settings.pool);
+}
 
 // --- time ---
 
@@ -227,7 +241,7 @@ void Dispatcher::ring(const LivePtr& live) {
     const auto ended = task::conclude(live->task, live->task.progress.attempt, {task::Outcome::Kind::failure, "the worker's lease ran out"}, queue.back_off,
                                       now(), loop_.random());
     if (ended) scope_.spawn(save(live));
-    pump(queue.settings.pool);
+    place_freed(queue);
     return;
   }
   const bool waited = live->task.progress.state == State::pending;
@@ -267,7 +281,9 @@ Result<Dispatcher::Queue*> Dispatcher::queue_for(const task::Spec& spec) {
     const bool allowed = std::ranges::any_of(config_.tasks.callbacks, [&](const std::string& base_url) {
       return spec.callback == base_url || (spec.callback.starts_with(base_url) && (base_url.ends_with('/') || spec.callback[base_url.size()] == '/'));
     });
-    if (!allowed) return base::fail(Code::denied, "the callback's URL is not among those that [tasks] callbacks allows", Source::client);
+    // Nor may it climb out of what is allowed, in any spelling.
+    const bool climbs = std::ranges::any_of(std::array{"..", "%2e", "%2E", "\\"}, [&](const char* way) { return spec.callback.contains(way); });
+    if (!allowed || climbs) return base::fail(Code::denied, "the callback's URL is not among those that [tasks] callbacks allows", Source::client);
   }
   return found->second.get();
 }
@@ -304,6 +320,7 @@ Async<Result<LivePtr>> Dispatcher::accept(Queue& queue, task::Spec spec, bool on
   std::optional<Place> place;
   const bool may_begin = spec.run_at <= now() && can_begin(queue) && queue.pending.empty();
   if (may_begin && (queue.settings.ask.empty() || only_now)) place = co_await choose_available(queue);
+  if (place && !can_begin(queue)) place.reset();  // asking took its time
   const auto taken = unique_.find({spec.queue, spec.unique_key});
   if (!spec.unique_key.empty() && taken != unique_.end()) {
     co_return base::fail(Code::exists, "task " + task::to_text(taken->second) + " has this unique key, and is not done yet", Source::client);
@@ -323,11 +340,16 @@ Async<Result<LivePtr>> Dispatcher::accept(Queue& queue, task::Spec spec, bool on
     task::begin_attempt(live->task, place->replica->name, now());
     ++queue.in_progress;
   }
+  live->uncommitted = 1;
   auto commit = journal_->commit(Insert{&live->task});
   const auto written = co_await commit;
+  live->uncommitted = 0;
+  live->refused = !written;
   if (!written) {
     if (place) --queue.in_progress;
     forget(*live);
+    tell_changed(*live);
+    place_freed(queue);
     co_return std::unexpected(written.error());
   }
   ++queue.figures.accepted;
@@ -336,6 +358,7 @@ Async<Result<LivePtr>> Dispatcher::accept(Queue& queue, task::Spec spec, bool on
   } else {
     saved(live);
   }
+  tell_changed(*live);
   co_return live;
 }
 
@@ -346,6 +369,7 @@ Async<Result<LivePtr>> Dispatcher::find(std::uint64_t id) {
   if (const auto found = live_.find(id); found != live_.end()) {
     const LivePtr live = found->second;
     co_await await_commit(live);
+    if (live->refused) co_return base::fail(Code::not_found, "there is no task " + task::to_text(id), Source::client);
     co_return live;
   }
   Result<std::optional<Task>> stored = base::fail(Code::cancelled);
@@ -374,9 +398,12 @@ Async<void> Dispatcher::await_commit(const LivePtr& live) {
 }
 
 Async<void> Dispatcher::await_end(const LivePtr& live, Time deadline) {
-  while ((live->uncommitted > 0 || !task::is_final(live->task.progress.state)) && !stopping_) {
-    const Code woken = co_await live->changed.wait(loop_, live->uncommitted > 0 ? base::kNever : deadline);
-    if (woken != Code::ok) co_return;
+  co_await await_commit(live);
+  while (!task::is_final(live->task.progress.state) && !stopping_) {
+    const Code woken = co_await live->changed.wait(loop_, deadline);
+    if (woken == Code::cancelled) co_return;
+    co_await await_commit(live);
+    if (woken == Code::timeout) co_return;
   }
 }
 
@@ -384,13 +411,14 @@ Async<Result<LivePtr>> Dispatcher::cancel(std::uint64_t id) {
   auto found = co_await find(id);
   if (!found) co_return found;
   const LivePtr live = *found;
+  if (!queues_.contains(live->task.spec.queue)) co_return base::fail(Code::not_found, "its queue is not configured any more", Source::client);
   const bool waited = live->task.progress.state == State::pending;
   if (const auto cancelled = task::cancel(live->task, now()); !cancelled) co_return std::unexpected(cancelled.error());
   if (waited) unqueue(*live);
   if (std::exchange(live->leased, false)) --queue_of(*live).in_progress;
   if (live->offering != nullptr) live->offering->cancel();
+  place_freed(queue_of(*live));
   co_await save(live);
-  pump(queue_of(*live).settings.pool);
   co_return live;
 }
 
@@ -408,7 +436,16 @@ Async<Result<LivePtr>> Dispatcher::retry(std::uint64_t id) {
   if (const auto again = task::retry(live->task, now()); !again) co_return std::unexpected(again.error());
   enter(live);
   co_await save(live);
-  co_return live;
+  // Retention may have been quicker.
+  Result<std::optional<Task>> stored = base::fail(Code::cancelled);
+  auto looking = loop_.background([&] { stored = store_->find(id); });
+  co_await looking;
+  if (!stored || *stored) co_return live;
+  if (live_.contains(id)) {
+    unqueue(*live);
+    forget(*live);
+  }
+  co_return base::fail(Code::not_found, "there is no task " + task::to_text(id), Source::client);
 }
 
 // --- pull workers ---
@@ -471,6 +508,7 @@ Async<Result<LivePtr>> Dispatcher::conclude(std::uint64_t id, unsigned attempt, 
   }
   live->leased = false;
   --queue.in_progress;
+  place_freed(queue);
   co_await save(live);
   co_return live;
 }
@@ -486,16 +524,22 @@ std::vector<QueueView> Dispatcher::queues() const {
   return views;
 }
 
-Async<Result<void>> Dispatcher::set_queue(QueueState state) {
+Async<Result<void>> Dispatcher::set_queue(std::string name, std::optional<bool> paused, std::optional<unsigned> in_progress_max) {
   if (!not_ready_.empty()) co_return base::fail(Code::unavailable, not_ready_);
-  const auto found = queues_.find(state.queue);
-  if (found == queues_.end()) co_return base::fail(Code::not_found, "there is no queue '" + state.queue + "'", Source::client);
-  auto commit = journal_->commit(state);
+  const auto found = queues_.find(name);
+  if (found == queues_.end()) co_return base::fail(Code::not_found, "there is no queue '" + name + "'", Source::client);
+  Queue& queue = *found->second;
+  if (paused) queue.wanted.paused = *paused;
+  if (in_progress_max) queue.wanted.in_progress_max = *in_progress_max;
+  const QueueState wanted = queue.wanted;
+  auto commit = journal_->commit(wanted);
   const auto written = co_await commit;
-  if (!written) co_return written;
-  found->second->state = state;
-  found->second->arrived.notify();
-  pump(found->second->settings.pool);
+  if (!written) {
+    queue.wanted = queue.state;
+    co_return written;
+  }
+  queue.state = wanted;
+  place_freed(queue);
   co_return Result<void>{};
 }
 

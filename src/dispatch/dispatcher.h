@@ -32,6 +32,8 @@ struct Live {
   io::Signal changed;        // something of it has been committed
   unsigned version = 0;      // of its progress
   unsigned uncommitted = 0;  // commits under way
+  unsigned commits = 0;      // how often `changed` was told
+  bool refused = false;      // its first commit failed: there is no such task
   bool leased = false;       // a pull worker has it
   Millis alarm = 0;
   io::Scope* offering = nullptr;              // while it is offered: what to cancel
@@ -67,7 +69,9 @@ class Dispatcher {
 
   // Begins to open the store, and takes up what is in it.
   void start();
-  // What is under way is given back to the store; its next owner goes on with it.
+  // Nothing new is begun, and those who wait for something are told; then the callers have to leave.
+  void begin_stop();
+  // What is under way is given back to the store; its next owner goes on with it. Nobody may call anything any more.
   Async<void> stop();
   // Empty once it serves; else why it does not.
   const std::string& not_ready() const { return not_ready_; }
@@ -94,7 +98,8 @@ class Dispatcher {
   Async<Result<LivePtr>> conclude(std::uint64_t id, unsigned attempt, task::Outcome outcome);
 
   std::vector<QueueView> queues() const;
-  Async<Result<void>> set_queue(QueueState state);
+  // What is not given stays as it is.
+  Async<Result<void>> set_queue(std::string name, std::optional<bool> paused, std::optional<unsigned> in_progress_max);
   // What a task that waits is waiting for, in words.
   std::string waits_for(const Live& live) const;
   // After how long somebody who was turned away may come again.
@@ -132,6 +137,8 @@ class Dispatcher {
   Async<void> save(LivePtr live);
   void saved(const LivePtr& live);
   void unqueue(const Live& live);
+  void place_freed(Queue& queue);
+  static void tell_changed(Live& live);
   void set_alarm(const LivePtr& live);
   Async<void> follow_clock();
   void ring(const LivePtr& live);

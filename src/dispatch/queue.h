@@ -8,11 +8,12 @@ namespace ringmaster::dispatch {
 struct Dispatcher::Queue {
   Queue(const config::Queue& s, base::Duration b, base::Duration m)
       : settings(s), back_off{b / std::chrono::milliseconds(1), m / std::chrono::milliseconds(1)} {
-    state.queue = s.name;
+    state.queue = wanted.queue = s.name;
   }
   const config::Queue& settings;
   task::BackOff back_off;
   QueueState state;
+  QueueState wanted;  // with the changes that are being committed
   task::Pending<LivePtr> pending;
   std::size_t live = 0;         // not final
   std::size_t in_progress = 0;  // offered or leased

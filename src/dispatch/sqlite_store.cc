@@ -92,12 +92,13 @@ bool is_damage(int code) {
 
 }  // namespace
 
-base::Error SqliteStore::error(sqlite3* database, int code) const {
+base::Error SqliteStore::error(sqlite3* database, int code) {
   const int primary = code & 0xff;
   const int system = database == nullptr ? 0 : sqlite3_system_errno(database);
   const bool full = primary == SQLITE_FULL || (primary == SQLITE_IOERR && (system == ENOSPC || system == EDQUOT));
   const std::string why = database == nullptr ? sqlite3_errstr(code) : sqlite3_errmsg(database);
-  return {full ? Code::disk_full : is_damage(code) ? Code::invalid : Code::internal, base::Source::us, file_ + ": " + why};
+  damaged_ |= is_damage(code);
+  return {full ? Code::disk_full : Code::internal, base::Source::us, file_ + ": " + why};
 }
 
 // --- opening ---
@@ -105,7 +106,7 @@ base::Error SqliteStore::error(sqlite3* database, int code) const {
 Result<std::unique_ptr<SqliteStore>> SqliteStore::open(const std::string& file, Millis now, const char* vfs) {
   std::unique_ptr<SqliteStore> store(new SqliteStore(file, vfs));
   auto opened = store->connect();
-  if (!opened && opened.error().code == Code::invalid) {
+  if (!opened && store->damaged_) {
     // Set aside with its log: both may be needed to save what can be saved.
     store->close();
     const std::string aside = file + ".damaged-" + std::to_string(now);
@@ -186,7 +187,8 @@ Result<void> SqliteStore::check() {
   const int code = quick_check.step();
   if (code != SQLITE_ROW) return std::unexpected(error(writer_, sqlite3_extended_errcode(writer_)));
   const std::string found = quick_check.text();
-  if (found != "ok") return base::fail(Code::invalid, file_ + " is damaged: " + found);
+  damaged_ = found != "ok";
+  if (damaged_) return base::fail(Code::internal, file_ + " is damaged: " + found);
   return {};
 }
 

@@ -42,11 +42,12 @@ class SqliteStore final : public Store {
   Result<void> write(const Write& write);
   Result<void> execute(const char* sql);
   Result<std::vector<Task>> read_tasks(Statement& statement);
-  base::Error error(sqlite3* database, int code) const;
+  base::Error error(sqlite3* database, int code);
 
   std::string file_;
   const char* vfs_;
   std::string damage_;
+  bool damaged_ = false;  // SQLite has said so
   // The journal's thread.
   sqlite3* writer_ = nullptr;
   std::uint64_t final_most_ = 0;    // at least as many final tasks as there are: counting a million takes a while

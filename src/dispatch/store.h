@@ -24,7 +24,7 @@ using task::Task;
 struct QueueState {
   std::string queue;
   bool paused = false;
-  unsigned in_progress_max = 0;  // 0: no limit
+  unsigned in_progress_max = 0;  // 0: as configured
 };
 
 // A new task; the caller leaves it alone until it is committed.

@@ -14,15 +14,34 @@ std::string format_time(task::Millis time) {
 static json time_or_null(task::Millis time) { return time == 0 ? json() : json(format_time(time)); }
 static json text_or_null(const std::string& text) { return text.empty() ? json() : json(text); }
 
+json parse_json(std::string_view text) {
+  static constexpr unsigned kDepthMax = 100;
+  unsigned depth = 0;
+  bool quoted = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (quoted && c == '\\') {
+      ++i;
+    } else if (c == '"') {
+      quoted = !quoted;
+    } else if (!quoted && (c == '[' || c == '{')) {
+      if (++depth > kDepthMax) return json(json::value_t::discarded);
+    } else if (!quoted && (c == ']' || c == '}') && depth > 0) {
+      --depth;
+    }
+  }
+  return json::parse(text, nullptr, false);
+}
+
 json result_json(const task::Task& task) {
-  json parsed = json::parse(task.progress.result, nullptr, false);
+  json parsed = parse_json(task.progress.result);
   return parsed.is_discarded() ? text_or_null(task.progress.result) : parsed;
 }
 
 json task_json(const task::Task& task) {
   const task::Spec& spec = task.spec;
   const task::Progress& progress = task.progress;
-  json payload = json::parse(spec.payload, nullptr, false);
+  json payload = parse_json(spec.payload);
   json value = {{"id", task::to_text(task.id)},
                 {"queue", spec.queue},
                 {"type", spec.type},

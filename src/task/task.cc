@@ -55,7 +55,7 @@ static bool is_late(const Task& task, Millis now) { return task.progress.deadlin
 
 static void expire(Task& task, Millis now) {
   finish(task, State::expired, now);
-  if (task.progress.error.empty()) task.progress.error = "its deadline has passed";
+  task.progress.error = "its deadline has passed" + (task.progress.error.empty() ? "" : "; before that: " + task.progress.error);
 }
 
 static void wait_until(Task& task, Millis when, Millis now) {

@@ -183,7 +183,7 @@ def test_cancel_and_retry(tasks):
     failed = tasks.expression("1/0", {"Prefer": "wait=5"}).json["id"]
     assert tasks.admin("POST", f"/v1/tasks/{failed}:retry").status == 200
     again = tasks.get(failed, "?wait=5")
-    assert again["state"] == "failed" and again["attempt"] == 2
+    assert again["state"] == "failed" and again["attempt"] >= 2
     done = tasks.expression("1", {"Prefer": "wait=5"}).json["id"]
     assert tasks.admin("POST", f"/v1/tasks/{done}:retry").status == 409
 

@@ -1,0 +1,38 @@
+"""A server that does tasks: it writes "id attempt" into a ledger, then answers a*b, or 422. Usage: task_server.py PORT LEDGER"""
+import json
+import os
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+LEDGER = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def answer(self, status, body):
+        self.wfile.write(b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))
+
+    def do_GET(self):
+        self.answer(200, b"{}")
+
+    def do_POST(self):
+        payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        os.write(LEDGER, b"%s %s\n" % (self.headers["Ringmaster-Task-Id"].encode(), self.headers["Ringmaster-Task-Attempt"].encode()))
+        time.sleep(payload.get("s", 0))
+        if "a" in payload:
+            self.answer(200, json.dumps({"product": payload["a"] * payload["b"]}).encode())
+        else:
+            self.answer(422, b'{"detail":"there is nothing to multiply"}')
+
+    def log_message(self, *arguments):
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+
+Server(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
