@@ -11,6 +11,7 @@
   slow       one of four replicas 20 times slower: p99 by policy
   overload   offered load up to 5 times the capacity: goodput, refusals, retry_after_ms
   micro      single steps (Google Benchmark)
+  tasks      accepted durable tasks against beanstalkd and gearmand (bench/tasks.py); what comes after (bench/task_life.py)
 
 Rounds are interleaved: in each, every contestant is measured once, so that the machine's moods hit all alike; figures are
 medians, ratios are taken within a round. CPU time is utime + stime of the balancer's processes. Raw figures go to
@@ -31,6 +32,8 @@ import urllib.request
 
 import contestants as c
 import plots
+import task_life
+import tasks as task_queues
 
 median = statistics.median
 
@@ -287,7 +290,12 @@ def micro(_, options):
     subprocess.run([str(c.BUILD / "bench/micro"), f"--benchmark_out={options.out}/micro.csv", "--benchmark_out_format=csv"], check=True, stderr=subprocess.DEVNULL)
 
 
-ALL = {f.__name__: f for f in (relay, bodies, fresh, latency, memory, slow, overload, micro)}
+def tasks(_, options):
+    task_queues.run(options.out, min(options.rounds, 5), options.seconds)
+    task_life.run(options.out, 1_000_000)
+
+
+ALL = {f.__name__: f for f in (relay, bodies, fresh, latency, memory, slow, overload, micro, tasks)}
 
 
 def main():

@@ -120,7 +120,6 @@ length_max = 100000000
         wait_until(addresses.exists, process, home)
         port = int(json.loads(addresses.read_text())["admin"].rsplit(":", 1)[1])
         wait_until(lambda: ask(port, "/readyz")[0] == 200, process, home)
-        wait_until(lambda: ask(port, "/v1/tasks", b'{"type":"noop"}')[0] == 202, process, home)  # /readyz does not wait for the store
         yield Target("http", port, ask(port, "/v1/status")[1]["engine"]["pid"])
 
 
