@@ -1,6 +1,7 @@
 #include "admin/task_request.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <chrono>
 #include <nlohmann/json.hpp>
@@ -119,7 +120,7 @@ class Members {
     value = *parsed;
   }
   const json* find(const char* name) {
-    known_.emplace_back(name);
+    known_.at(static_cast<std::size_t>(known_count_++)) = name;
     const auto found = object_.find(name);
     return found == object_.end() || found->is_null() ? nullptr : &*found;
   }
@@ -128,7 +129,7 @@ class Members {
   }
   Result<void> finish() {
     for (const auto& [name, value] : object_.items()) {
-      if (std::ranges::find(known_, name) == known_.end()) complain(name.substr(0, 50), "is not a member of a task");
+      if (std::find(known_.begin(), known_.begin() + known_count_, name) == known_.begin() + known_count_) complain(name.substr(0, 50), "is not a member of a task");
     }
     if (!fault_.empty()) return invalid(fault_);
     return {};
@@ -136,7 +137,8 @@ class Members {
 
  private:
   const json& object_;
-  std::vector<std::string> known_;
+  std::array<std::string_view, 20> known_;
+  std::ptrdiff_t known_count_ = 0;
   std::string fault_;
 };
 

@@ -60,7 +60,10 @@ std::optional<Dispatcher::Place> Dispatcher::choose(Queue& queue) {
   if (queue.settings.policy == balance::Policy::round_robin && !order.empty()) {
     std::ranges::rotate(order, order.begin() + static_cast<std::ptrdiff_t>(queue.turn % order.size()));
   } else if (queue.settings.policy == balance::Policy::least_requests) {
-    std::ranges::stable_sort(order, {}, [&](std::size_t i) { return pool->replicas[i]->in_flight(); });
+    std::vector<std::pair<std::uint32_t, std::size_t>> loads;  // counts change while one sorts
+    for (const std::size_t i : order) loads.emplace_back(pool->replicas[i]->in_flight(), i);
+    std::ranges::sort(loads);
+    std::ranges::transform(loads, order.begin(), &std::pair<std::uint32_t, std::size_t>::second);
   }
   for (const std::size_t index : order) {
     const auto& replica = pool->replicas[index];
