@@ -80,7 +80,7 @@ def engine_memory(port):
 
 # One connection at a time, and nothing but the clock between a request and its answer.
 STOPWATCH = """
-import os, socket, sys, time
+import os, socket, sys, threading, time
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
 out = open(sys.argv[2], "a", buffering=1)
 free = [0]

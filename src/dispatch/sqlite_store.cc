@@ -10,8 +10,7 @@ namespace {
 // Migrations: each brings a file from its place in this list to the next; PRAGMA user_version says how far it is. Never
 // change one that has been released: add the next.
 //
-// The indexes are those that listing needs: by state, type, queue and replica, newest first. A task that nobody has worked
-// at yet costs three of them.
+// The indexes are those that listing needs: by state; and by type, queue and replica, within each by state (see list()).
 constexpr std::array kMigrations = {R"sql(
 CREATE TABLE task (
   id INTEGER PRIMARY KEY,
@@ -22,9 +21,9 @@ CREATE TABLE task (
   callback INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX task_by_state ON task (state, id);
-CREATE INDEX task_by_type ON task (type, id);
-CREATE INDEX task_by_queue ON task (queue, id);
-CREATE INDEX task_by_replica ON task (replica, id) WHERE replica IS NOT NULL;
+CREATE INDEX task_by_type ON task (type, state, id);
+CREATE INDEX task_by_queue ON task (queue, state, id);
+CREATE INDEX task_by_replica ON task (replica, state, id) WHERE replica IS NOT NULL;
 CREATE INDEX task_finished ON task (finished) WHERE finished > 0;
 CREATE INDEX task_callback_due ON task (id) WHERE callback = 1;
 CREATE UNIQUE INDEX task_by_key ON task (idempotency_key) WHERE idempotency_key IS NOT NULL;
@@ -355,30 +354,29 @@ Result<std::optional<std::pair<std::uint64_t, std::uint64_t>>> SqliteStore::find
   return found;
 }
 
+// The newest of each state by an index that has exactly them in order, and of these the newest: so no list has to look at
+// more rows than it shows for each of the states, unless two of type, queue and replica are asked for at once.
 Result<std::vector<Task>> SqliteStore::list(const Filter& filter, std::uint64_t before, std::size_t most) {
-  // Of the conditions the most particular one leads: SQLite keeps no statistics here, and would not know which that is.
-  const bool rare_state = filter.state && *filter.state != task::State::done;
-  const char* index = !filter.replica.empty() ? "INDEXED BY task_by_replica "
-                      : rare_state            ? "INDEXED BY task_by_state "
-                      : !filter.type.empty()  ? "INDEXED BY task_by_type "
-                      : !filter.queue.empty() ? "INDEXED BY task_by_queue "
-                      : filter.state          ? "INDEXED BY task_by_state "
-                                              : "NOT INDEXED ";
+  const char* index = !filter.replica.empty() ? "task_by_replica" : !filter.type.empty() ? "task_by_type" : !filter.queue.empty() ? "task_by_queue" : "";
+  std::string conditions = "id < ?1";
+  if (!filter.replica.empty()) conditions += " AND replica = ?3";
+  if (!filter.type.empty()) conditions += " AND type = ?4";
+  if (!filter.queue.empty()) conditions += " AND queue = ?5";
+  std::string ids;
+  for (std::size_t state = 0; state < task::kStateNames.size(); ++state) {
+    if (filter.state && static_cast<std::size_t>(*filter.state) != state) continue;
+    const std::string by = *index != '\0' ? index : "task_by_state";
+    ids += (ids.empty() ? "" : " UNION ALL ") + ("SELECT id FROM (SELECT id FROM task INDEXED BY " + by) + " WHERE state = " + std::to_string(state) + " AND " +
+           conditions + " ORDER BY id DESC LIMIT ?2)";
+  }
+  if (*index == '\0' && !filter.state) ids = "SELECT id FROM (SELECT id FROM task NOT INDEXED WHERE id < ?1 ORDER BY id DESC LIMIT ?2)";
   const auto shortened = [](const std::string& column) { return "iif(length(" + column + ") <= " + std::to_string(kListedBytesMax) + ", " + column + ", NULL)"; };
-  std::string sql = select(shortened("payload").c_str(), shortened("result").c_str()) + index + "WHERE id < ?";
-  if (filter.state) sql += " AND state = ?";
-  if (!filter.queue.empty()) sql += " AND queue = ?";
-  if (!filter.type.empty()) sql += " AND type = ?";
-  if (!filter.replica.empty()) sql += " AND replica = ?";
+  const std::string sql = select(shortened("payload").c_str(), shortened("result").c_str()) + "WHERE id IN (" + ids + ") ORDER BY id DESC LIMIT ?2";
   const std::lock_guard lock(reading_);
-  Statement statement(reader_, sql + " ORDER BY id DESC LIMIT ?");
+  Statement statement(reader_, sql);
   if (statement.code() != SQLITE_OK) return std::unexpected(error(reader_, statement.code()));
-  statement.bind(static_cast<std::int64_t>(std::min<std::uint64_t>(before, INT64_MAX)));
-  if (filter.state) statement.bind(static_cast<std::int64_t>(*filter.state));
-  if (!filter.queue.empty()) statement.bind(filter.queue);
-  if (!filter.type.empty()) statement.bind(filter.type);
-  if (!filter.replica.empty()) statement.bind(filter.replica);
-  statement.bind(static_cast<std::int64_t>(most));
+  statement.bind(static_cast<std::int64_t>(std::min<std::uint64_t>(before, INT64_MAX))).bind(static_cast<std::int64_t>(most));
+  statement.bind(filter.replica).bind(filter.type).bind(filter.queue);
   return read_tasks(statement);
 }
 
