@@ -51,7 +51,7 @@ def ringmaster(home, command=DEMO, replicas=4, keep_max=2_000_000):
         t.wait_until(addresses.exists, process, home)
         port = int(json.loads(addresses.read_text())["admin"].rsplit(":", 1)[1])
         began = time.monotonic()
-        while t.ask(port, "/readyz")[0] != 200:
+        while t.ask(port, "/readyz")[1] != {"status": "ready", "tasks": "ready"}:
             if time.monotonic() > began + 120:
                 raise RuntimeError((home / "log").read_text()[-2000:])
             time.sleep(0.02)

@@ -119,7 +119,7 @@ length_max = 100000000
         addresses = home / "s/addresses.json"
         wait_until(addresses.exists, process, home)
         port = int(json.loads(addresses.read_text())["admin"].rsplit(":", 1)[1])
-        wait_until(lambda: ask(port, "/readyz")[0] == 200, process, home)
+        wait_until(lambda: ask(port, "/v1/tasks?limit=1")[0] == 200, process, home)
         yield Target("http", port, ask(port, "/v1/status")[1]["engine"]["pid"])
 
 

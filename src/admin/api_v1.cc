@@ -64,7 +64,9 @@ Async<void> ApiV1::read(wire::Exchange& exchange, std::string_view path) {
     co_await reply(exchange, value);
   } else if (path == "/readyz") {
     const bool ready = all_pools_serve();
-    const json value = {{"status", ready ? "ready" : "not ready"}};
+    json value = {{"status", ready ? "ready" : "not ready"}};
+    // For people: traffic goes on without the store of tasks.
+    if (dispatcher_ != nullptr) value["tasks"] = dispatcher_->not_ready().empty() ? "ready" : dispatcher_->not_ready();
     co_await reply(exchange, value, ready ? 200 : 503);
   } else if (path == "/metrics") {
     co_await metrics(exchange);
@@ -154,7 +156,6 @@ Async<void> ApiV1::change_pool(wire::Exchange& exchange, std::string_view pool_n
 }
 
 bool ApiV1::all_pools_serve() const {
-  if (dispatcher_ != nullptr && !dispatcher_->not_ready().empty()) return false;
   return std::ranges::all_of(config_.pools, [&](const config::Pool& settings) {
     const auto replicas = registry_.replicas(settings.name);
     return replicas.empty() || std::ranges::any_of(replicas, [](const auto& replica) { return replica->ready(); });

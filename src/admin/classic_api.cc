@@ -92,7 +92,7 @@ Async<void> ClassicApi::task_call(wire::Exchange& exchange) {
   }
   const auto reply = co_await tasks_->answer(exchange.loop(), std::string(head.method_text), std::string(exchange.path()), *body, queue_);
   if (!reply) {
-    co_await wire::reply_error(exchange, *this, 503, "the client has left");
+    co_await wire::reply_error(exchange, *this, 503, "stopping", "Retry-After: 1\r\n");
     co_return;
   }
   co_await exchange.reply(reply->status, kJson, reply->body, reply->extra);

@@ -12,8 +12,7 @@ namespace ringmaster::admin {
 class ClassicApi final : public wire::Handler {
  public:
   // `listener`: its index. `tasks`: null when no queue is configured.
-  ClassicApi(const config::Config& config, std::size_t listener, proxy::Shared& shared, proxy::Balancer& balancer, Operations& operations,
-             ClassicTasks* tasks);
+  ClassicApi(const config::Config& config, std::size_t listener, proxy::Shared& shared, proxy::Balancer& balancer, Operations& operations, ClassicTasks* tasks);
 
   io::Async<void> handle(wire::Exchange& exchange) override;
   ErrorPage error_page(unsigned status, std::string_view why) const override;

@@ -1,6 +1,5 @@
 #include "admin/classic_tasks.h"
 
-#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "admin/tasks_api.h"
@@ -20,7 +19,7 @@ static constexpr std::string_view kTask = "/tasks/";
 bool ClassicTasks::takes(std::string_view path) { return path == "/tasks" || path == "/get-tasks" || path.starts_with(kTask); }
 
 static Reply reply(unsigned status, const json& body, std::string extra = {}) {
-  return {status, body.dump(-1, ' ', false, json::error_handler_t::replace), std::move(extra)};
+  return {status, body.dump(-1, ' ', false, json::error_handler_t::replace), std::move(extra), {}};
 }
 
 static Reply failure(unsigned status, const std::string& why, std::string extra = {}) {
@@ -49,9 +48,19 @@ static json classic_task(const task::Task& task) {
   return value;
 }
 
+// `tasks`: the newest first.
+static std::string list_of(const std::vector<task::Task>& tasks) {
+  json shown = json::array();
+  for (auto one = tasks.rbegin(); one != tasks.rend(); ++one) shown.push_back(classic_task(*one));
+  const json value = {{"message", {{"tasks", shown}}}, {"status", "successful"}};
+  return value.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
 Async<Result<Reply>> ClassicTasks::answer(io::Loop& here, std::string method, std::string path, std::string body, std::string queue) {
   const std::function<Async<Reply>()> work = [this, method, path, body, queue] { return answer_here(method, path, body, queue); };
-  co_return co_await io::call<Reply>(scope_, here, work);
+  auto reply = co_await io::call<Reply>(scope_, here, work);
+  if (reply && !reply->tasks.empty()) reply->body = list_of(reply->tasks);
+  co_return reply;
 }
 
 Async<Reply> ClassicTasks::answer_here(std::string method, std::string path, std::string body, std::string queue) {
@@ -61,7 +70,7 @@ Async<Reply> ClassicTasks::answer_here(std::string method, std::string path, std
   }
   if (post) co_return co_await submit(std::move(body), std::move(queue));
   if (path == "/get-tasks") co_return co_await list(std::move(queue));
-  co_return co_await show(path.substr(kTask.size()));
+  co_return co_await show(path.substr(kTask.size()), queue);
 }
 
 Async<Reply> ClassicTasks::submit(std::string body, std::string queue) {
@@ -77,7 +86,10 @@ Async<Reply> ClassicTasks::submit(std::string body, std::string queue) {
     const auto seconds = std::chrono::ceil<std::chrono::seconds>(dispatcher_.retry_after(queue)).count();
     co_return failure(503, "The system is at full capacity.", "Retry-After: " + std::to_string(seconds) + "\r\n");
   }
-  if (!submitted) co_return failure(status_of_task_error(submitted.error().code), base::describe(submitted.error()));
+  if (!submitted) {
+    const unsigned status = status_of_task_error(submitted.error().code);
+    co_return failure(status, base::describe(submitted.error()), status == 503 ? "Retry-After: 1\r\n" : "");
+  }
   // The answer tells of the assignment, even if the task has ended by now.
   json assigned = classic_task((*submitted)->task);
   assigned["status"] = "in progress";
@@ -93,18 +105,15 @@ Async<Reply> ClassicTasks::list(std::string queue) {
   filter.queue = std::move(queue);
   auto tasks = co_await dispatcher_.list(filter, INT64_MAX, kMost);
   if (!tasks) co_return failure(status_of_task_error(tasks.error().code), base::describe(tasks.error()));
-  std::ranges::reverse(*tasks);
-  json shown = json::array();
-  for (const task::Task& one : *tasks) shown.push_back(classic_task(one));
-  const json value = {{"message", {{"tasks", shown}}}, {"status", "successful"}};
-  co_return reply(200, value);
+  co_return Reply{200, list_of({}), {}, std::move(*tasks)};
 }
 
-Async<Reply> ClassicTasks::show(std::string text) {
+Async<Reply> ClassicTasks::show(std::string text, std::string queue) {
   const auto id = task::parse_id(text);
   if (!id) co_return failure(404, "there is no such task");
   const auto found = co_await dispatcher_.find(*id);
   if (!found) co_return failure(status_of_task_error(found.error().code), base::describe(found.error()));
+  if ((*found)->task.spec.queue != queue) co_return failure(404, "there is no such task");
   const json value = {{"task", classic_task((*found)->task)}, {"status", "successful"}};
   co_return reply(200, value);
 }

@@ -12,7 +12,8 @@ class ClassicTasks {
   struct Reply {
     unsigned status = 0;
     std::string body;
-    std::string extra;  // header lines
+    std::string extra;              // header lines
+    std::vector<task::Task> tasks;  // a list's: made into the body where it is asked for, since that may take a while
   };
 
   // For the first queue of the listener's pool. `scope`: of the control loop, where the work is done.
@@ -26,7 +27,7 @@ class ClassicTasks {
   io::Async<Reply> answer_here(std::string method, std::string path, std::string body, std::string queue);
   io::Async<Reply> submit(std::string body, std::string queue);
   io::Async<Reply> list(std::string queue);
-  io::Async<Reply> show(std::string id);
+  io::Async<Reply> show(std::string id, std::string queue);
 
   const config::Config& config_;
   dispatch::Dispatcher& dispatcher_;

@@ -129,7 +129,8 @@ class Members {
   }
   Result<void> finish() {
     for (const auto& [name, value] : object_.items()) {
-      if (std::find(known_.begin(), known_.begin() + known_count_, name) == known_.begin() + known_count_) complain(name.substr(0, 50), "is not a member of a task");
+      if (std::find(known_.begin(), known_.begin() + known_count_, name) == known_.begin() + known_count_)
+        complain(name.substr(0, 50), "is not a member of a task");
     }
     if (!fault_.empty()) return invalid(fault_);
     return {};
@@ -145,14 +146,16 @@ class Members {
 Result<void> read_payload(const json* payload, const config::Config& config, task::Spec& spec) {
   spec.payload = payload == nullptr ? "{}" : payload->dump(-1, ' ', false, json::error_handler_t::replace);
   if (spec.payload.size() > config.tasks.payload_bytes_max) {
-    return base::fail(Code::too_large, "the payload has " + std::to_string(spec.payload.size()) + " bytes; at most " +
-                                           std::to_string(config.tasks.payload_bytes_max) + " are taken",
-                      Source::client);
+    return base::fail(
+        Code::too_large,
+        "the payload has " + std::to_string(spec.payload.size()) + " bytes; at most " + std::to_string(config.tasks.payload_bytes_max) + " are taken",
+        Source::client);
   }
   if (spec.type != "expression") return {};
   const bool has_one = payload != nullptr && payload->is_object() && payload->contains("expression") && payload->at("expression").is_string();
   if (!has_one) return invalid("'payload' needs an 'expression', such as {\"expression\":\"2*(3+4)\"}");
-  if (const auto checked = task::check_expression(payload->at("expression").get_ref<const std::string&>()); !checked) return invalid("expression: " + checked.error().detail);
+  if (const auto checked = task::check_expression(payload->at("expression").get_ref<const std::string&>()); !checked)
+    return invalid("expression: " + checked.error().detail);
   return {};
 }
 

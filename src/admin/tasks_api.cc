@@ -7,6 +7,7 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
+#include "base/names.h"
 #include "dispatch/task_json.h"
 #include "wire/hangup.h"
 
@@ -52,7 +53,9 @@ TasksApi::TasksApi(const config::Config& config, dispatch::Dispatcher* dispatche
     : config_(config), dispatcher_(dispatcher), pages_(pages) {}
 
 bool TasksApi::takes(std::string_view path) {
-  const auto below = [&](std::string_view root) { return path.starts_with(root) && (path.size() == root.size() || path[root.size()] == '/' || path[root.size()] == ':'); };
+  const auto below = [&](std::string_view root) {
+    return path.starts_with(root) && (path.size() == root.size() || path[root.size()] == '/' || path[root.size()] == ':');
+  };
   return below(kTasks) || below(kQueues) || path.starts_with(kWork);
 }
 
@@ -168,6 +171,8 @@ Async<void> TasksApi::get(wire::Exchange& exchange, std::string_view path) {
     } else {
       co_await wire::reply_error(exchange, pages_, 404, "of a task there is /result and /events");
     }
+  } else if (path.starts_with(kWork)) {
+    co_await wire::reply_error(exchange, pages_, 405, "this takes POST", "Allow: POST\r\n");
   } else {
     co_await wire::reply_error(exchange, pages_, 404, "there is no such task: ids are 16 hexadecimal digits");
   }
@@ -326,7 +331,8 @@ Async<Result<json>> TasksApi::read_json(wire::Exchange& exchange, std::size_t by
   }
   json value = dispatch::parse_json(*body);
   if (value.is_discarded() || !value.is_object()) {
-    co_await wire::reply_error(exchange, pages_, 400, value.is_discarded() ? "the body is not JSON, or nested more than 100 deep" : "the body must be a JSON object");
+    co_await wire::reply_error(exchange, pages_, 400,
+                               value.is_discarded() ? "the body is not JSON, or nested more than 100 deep" : "the body must be a JSON object");
     co_return base::fail(Code::invalid);
   }
   co_return value;
@@ -348,7 +354,8 @@ Async<void> TasksApi::post(wire::Exchange& exchange, std::string_view path) {
     co_return;
   }
   const bool known = is_put ? path.starts_with("/v1/queues/")
-                            : path == kTasks || path == "/v1/tasks:batch" || (path.starts_with(kWork) && (verb == "lease" || verb == "heartbeat" || verb == "complete" || verb == "fail"));
+                            : path == kTasks || path == "/v1/tasks:batch" ||
+                                  (path.starts_with(kWork) && (verb == "lease" || verb == "heartbeat" || verb == "complete" || verb == "fail"));
   if (!known) {
     co_await wire::reply_error(exchange, pages_, 404, "there is nothing to do at '" + std::string(path) + "'");
     co_return;
@@ -524,7 +531,8 @@ Async<void> TasksApi::lease(wire::Exchange& exchange, const json& body) {
   const auto wait = number_of(body, "wait_s", 0, 0, kWaitMax);
   const std::string worker = text_of(body, "worker");
   std::string fault = !most ? most.error().detail : !lease_ms ? lease_ms.error().detail : !wait ? wait.error().detail : "";
-  if (worker.empty() || worker.size() > 63) fault = "'worker' must be the worker's name, at most 63 characters";
+  // It will stand in answers and in the log.
+  if (!base::is_replica_name(worker)) fault = "'worker' must be the worker's name: letters, digits, ' _.-', at most 63, a letter or digit first";
   if (body.contains("queue") && !body["queue"].is_string()) fault = "'queue' must be a queue's name";
   if (!fault.empty()) {
     co_await wire::reply_error(exchange, pages_, 422, fault);
@@ -561,7 +569,8 @@ Async<void> TasksApi::report(wire::Exchange& exchange, std::string_view verb, co
     done = co_await dispatcher_->heartbeat(*id, number, *lease_ms);
   } else if (verb == "complete") {
     const auto result = body.find("result");
-    task::Outcome outcome{task::Outcome::Kind::success, result == body.end() ? "" : result->dump(-1, ' ', false, json::error_handler_t::replace), result == body.end() ? "" : "application/json"};
+    task::Outcome outcome{task::Outcome::Kind::success, result == body.end() ? "" : result->dump(-1, ' ', false, json::error_handler_t::replace),
+                          result == body.end() ? "" : "application/json"};
     if (outcome.text.size() > config_.tasks.result_bytes_max) {
       co_await wire::reply_error(exchange, pages_, 413, "the result has more than " + std::to_string(config_.tasks.result_bytes_max) + " bytes");
       co_return;
@@ -570,7 +579,8 @@ Async<void> TasksApi::report(wire::Exchange& exchange, std::string_view verb, co
   } else {
     const auto final = body.find("final");
     const bool for_good = final != body.end() && final->is_boolean() && final->get<bool>();
-    task::Outcome outcome{for_good ? task::Outcome::Kind::rejected : task::Outcome::Kind::failure, text_of(body, "error", "the worker gave no reason").substr(0, 1000)};
+    task::Outcome outcome{for_good ? task::Outcome::Kind::rejected : task::Outcome::Kind::failure,
+                          text_of(body, "error", "the worker gave no reason").substr(0, 1000)};
     done = co_await dispatcher_->conclude(*id, number, std::move(outcome));
   }
   if (!done) {

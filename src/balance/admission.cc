@@ -25,9 +25,10 @@ void Ticket::release() {
   PoolStatus& status = *replica.status;
   // The pool's count first: it must never be more than the sum of the replicas'.
   if (counted_) status.in_flight.fetch_sub(1, std::memory_order_relaxed);
+  // Before the replica's: requests must not see the room without seeing that it is reserved again.
+  if (task_) replica.tasks.fetch_sub(1, std::memory_order_seq_cst);
   // Release: whoever sees the count fall to zero (the master, before it stops the replica) sees all that was done.
   replica.cell->in_flight.fetch_sub(1, std::memory_order_seq_cst);
-  if (task_) replica.tasks.fetch_sub(1, std::memory_order_seq_cst);
   if (!counted_) return;
   status.completed.fetch_add(1, std::memory_order_relaxed);
   tell_waiters(status);

@@ -74,7 +74,7 @@ class Replica {
   Cell* cell = nullptr;                                // of this engine's generation; it may have been another replica's before
   std::vector<Cell*> other_cells;                      // of the generations that still drain
   std::atomic<base::Time> ready_since = base::Time{};  // for slow start; the beginning of time: long ago
-  std::atomic<std::uint32_t> tasks = 0;  // of those in flight
+  std::atomic<std::uint32_t> tasks = 0;                // of those in flight
   Averages averages;
   std::atomic<std::uint32_t> errors_in_a_row = 0;
   std::atomic<std::uint32_t> ejections = 0;

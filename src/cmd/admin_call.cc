@@ -11,19 +11,19 @@ namespace ringmaster::cmd {
 
 using io::Async;
 using nlohmann::json;
-using namespace std::chrono_literals;
 
 // The first of the name's addresses that answers at all decides.
-static Async<void> ask(io::Loop& loop, const std::string& admin, const wire::FetchRequest& request, base::Result<wire::FetchResponse>& response) {
+static Async<void> ask(io::Loop& loop, const std::string& admin, const wire::FetchRequest& request, unsigned timeout_s,
+                       base::Result<wire::FetchResponse>& response) {
   const auto endpoints = co_await io::resolve(loop, admin);
   if (!endpoints) response = std::unexpected(endpoints.error());
   for (std::size_t i = 0; endpoints && !response && i < endpoints->size(); ++i) {
-    response = co_await wire::fetch(loop, (*endpoints)[i], request, loop.now() + 400s, 64 << 20);
+    response = co_await wire::fetch(loop, (*endpoints)[i], request, loop.now() + std::chrono::seconds(timeout_s), 64 << 20);
   }
   loop.stop();
 }
 
-std::optional<json> call(const std::string& admin, const std::string& method, const std::string& path, const json& body) {
+std::optional<json> call(const std::string& admin, const std::string& method, const std::string& path, const json& body, unsigned timeout_s) {
   io::RealSystem system;
   io::Loop loop(system);
   wire::FetchRequest request;
@@ -34,7 +34,7 @@ std::optional<json> call(const std::string& admin, const std::string& method, co
     request.headers = "Content-Type: application/json\r\n";
   }
   base::Result<wire::FetchResponse> response = base::fail(base::Code::internal);
-  loop.root().spawn(ask(loop, admin, request, response));
+  loop.root().spawn(ask(loop, admin, request, timeout_s, response));
   loop.run();
   if (!response) {
     std::fprintf(stderr, "ringmaster: no answer from the admin API at %s (%s); is Ringmaster running?\n", admin.c_str(),

@@ -7,8 +7,8 @@
 
 namespace ringmaster::cmd {
 
-// The answer as JSON, or nothing after a line to standard error. `body`: null for none. Waits up to 400 s, as calls that wait
-// for something may.
-std::optional<nlohmann::json> call(const std::string& admin, const std::string& method, const std::string& path, const nlohmann::json& body);
+// The answer as JSON, or nothing after a line to standard error. `body`: null for none.
+std::optional<nlohmann::json> call(const std::string& admin, const std::string& method, const std::string& path, const nlohmann::json& body,
+                                   unsigned timeout_s = 60);
 
 }  // namespace ringmaster::cmd

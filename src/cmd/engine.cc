@@ -149,7 +149,8 @@ void Engine::start_admin() {
   wire::ServerLimits limits = server_limits(config_);
   limits.connections_per_address_max = 0;
   api_ = std::make_unique<admin::ApiV1>(
-      config_, *registry_, operations_, dispatcher_.get(), [this] { return collect_metrics(); }, [this] { return shared_->access_log ? shared_->access_log->dropped_bytes() : 0; },
+      config_, *registry_, operations_, dispatcher_.get(), [this] { return collect_metrics(); },
+      [this] { return shared_->access_log ? shared_->access_log->dropped_bytes() : 0; },
       admin::ApiV1::About{kVersion, setup_.engine, ::getpid(), setup_.workers, loop_.now()});
   admin_server_ = std::make_unique<wire::Server>(loop_, *api_, limits);
   admin_server_->listen(std::move(admin_listener_));
@@ -332,6 +333,8 @@ static Async<void> end_worker(Worker& worker, base::Duration grace, std::functio
 }
 
 Async<void> Engine::shut_down(base::Duration grace) {
+  io::Scope finishing(loop_);
+  if (dispatcher_) finishing.spawn(dispatcher_->finish_offers(loop_.now() + grace - std::min<base::Duration>(grace, 1s)));
   ending_ = static_cast<unsigned>(workers_.size());
   for (const auto& worker : workers_) {
     worker->thread->loop().post([this, &worker = *worker, grace] {
@@ -344,6 +347,7 @@ Async<void> Engine::shut_down(base::Duration grace) {
     });
   }
   while (ending_ > 0) co_await worker_ended_.wait(loop_);
+  co_await finishing.join();
   co_await operations_.stop();  // its answers go to the workers' loops
   for (const auto& worker : workers_) worker->thread->loop().stop();
   workers_.clear();

@@ -61,7 +61,7 @@ class Engine {
   std::unique_ptr<proxy::Registry> registry_;
   std::unique_ptr<proxy::Shared> shared_;
   std::unique_ptr<dispatch::Dispatcher> dispatcher_;  // if there are queues
-  std::shared_ptr<const balance::View> view_;  // as last given to the workers
+  std::shared_ptr<const balance::View> view_;         // as last given to the workers
   admin::Operations operations_;
   io::Handle admin_listener_;  // until there is something to show
   std::unique_ptr<admin::ClassicTasks> classic_tasks_;

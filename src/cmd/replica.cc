@@ -171,8 +171,9 @@ Async<void> DemoServer::task(wire::Exchange& exchange) {
   if (text && !payload.is_discarded()) co_await compute(exchange, work, job.stopped);
   busy_ = false;
   if (job.stopped) co_return;
-  const std::string body = job.result ? dump({{"result", *job.result}, {"server", options_.name}})
-                                      : dump({{"message", text && !payload.is_discarded() ? job.result.error().detail : "the body is not JSON"}, {"status", "failure"}});
+  const std::string body =
+      job.result ? dump({{"result", *job.result}, {"server", options_.name}})
+                 : dump({{"message", text && !payload.is_discarded() ? job.result.error().detail : "the body is not JSON"}, {"status", "failure"}});
   co_await exchange.reply(job.result ? 200 : 400, kJson, body);
 }
 

@@ -2,10 +2,12 @@
 
 #include <unistd.h>
 
+#include <cctype>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
 
+#include "base/log.h"
 #include "cmd/admin_call.h"
 
 namespace ringmaster::cmd {
@@ -14,7 +16,11 @@ using nlohmann::json;
 
 namespace {
 
-std::string text_of(const json& value) { return value.is_null() ? "-" : value.is_string() ? value.get<std::string>() : value.dump(); }
+// Printable: a result is a server's own text, and must not speak to the terminal.
+std::string text_of(const json& value) {
+  return value.is_null() ? "-"
+                         : base::log::printable(value.is_string() ? value.get<std::string>() : value.dump(-1, ' ', false, json::error_handler_t::replace));
+}
 
 void print_line(const json& task) {
   const json& outcome = task.at("state") == "done" ? task.at("result") : task.at("error");
@@ -24,7 +30,7 @@ void print_line(const json& task) {
               text_of(task.at("replica")).c_str(), last.c_str());
 }
 
-void print_whole(const json& task) { std::printf("%s\n", task.dump(2).c_str()); }
+void print_whole(const json& task) { std::printf("%s\n", task.dump(2, ' ', true, json::error_handler_t::replace).c_str()); }
 
 // A bar on a terminal: "[=====>    ] 5000 tasks, 12 refused".
 void print_progress(std::uint64_t bytes, std::uint64_t bytes_all, std::size_t accepted, std::size_t refused) {
@@ -58,7 +64,8 @@ class Sender {
       if (answers[i].value("status", 0) == 202) {
         ++accepted_;
       } else if (refused_++ < kRefusalsShown) {
-        std::fprintf(stderr, "%s:%zu: refused (%d): %s\n", options_.file.c_str(), lines_[i], answers[i].value("status", 0), answers[i].value("detail", "").c_str());
+        std::fprintf(stderr, "%s:%zu: refused (%d): %s\n", options_.file.c_str(), lines_[i], answers[i].value("status", 0),
+                     answers[i].value("detail", "").c_str());
       }
     }
     lines_.clear();
@@ -112,12 +119,29 @@ int submit_file(const TaskOptions& options) {
   return sender.send() ? sender.finish() : 1;
 }
 
-std::string path_of(const TaskOptions& options) { return "/v1/tasks/" + options.id; }
+// For a query or a path.
+std::string encoded(const std::string& text) {
+  static constexpr std::string_view kDigits = "0123456789ABCDEF";
+  std::string out;
+  for (const char c : text) {
+    if (std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_') {
+      out += c;
+    } else {
+      const auto byte = static_cast<unsigned char>(c);
+      out.append(1, '%').append(1, kDigits[byte >> 4]).append(1, kDigits[byte & 15]);
+    }
+  }
+  return out;
+}
+
+std::string path_of(const TaskOptions& options) { return "/v1/tasks/" + encoded(options.id); }
 
 // The task once it has ended, however often one has to ask; nothing after a line to standard error.
 std::optional<json> wait_for(const TaskOptions& options, const std::string& id) {
+  static constexpr unsigned kWait = 300;
   while (true) {
-    auto task = call(options.admin, "GET", "/v1/tasks/" + id + "?wait=" + std::to_string(options.wait_s == 0 ? 300 : options.wait_s), nullptr);
+    auto task =
+        call(options.admin, "GET", "/v1/tasks/" + encoded(id) + "?wait=" + std::to_string(options.wait_s == 0 ? kWait : options.wait_s), nullptr, kWait + 60);
     if (!task) return std::nullopt;
     const std::string state = text_of(task->at("state"));
     if (options.wait_s != 0 || (state != "scheduled" && state != "pending" && state != "in_progress")) return task;
@@ -167,9 +191,9 @@ int run_task_wait(const TaskOptions& options) { return print_end(wait_for(option
 
 int run_task_list(const TaskOptions& options) {
   std::string query = "?limit=" + std::to_string(options.limit);
-  if (!options.state.empty()) query += "&state=" + options.state;
-  if (!options.type.empty()) query += "&type=" + options.type;
-  if (!options.queue.empty()) query += "&queue=" + options.queue;
+  for (const auto& [name, value] : {std::pair("state", &options.state), {"type", &options.type}, {"queue", &options.queue}}) {
+    if (!value->empty()) query += "&" + std::string(name) + "=" + encoded(*value);
+  }
   const auto answer = call(options.admin, "GET", "/v1/tasks" + query, nullptr);
   if (!answer) return 1;
   if (options.json) {

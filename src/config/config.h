@@ -151,9 +151,9 @@ struct Route {
 // A queue of tasks: who works at them, and by which rules.
 struct Queue {
   std::string name;
-  std::string pool;           // whose replicas they are offered to; empty: to pull workers only
+  std::string pool;            // whose replicas they are offered to; empty: to pull workers only
   std::string path = "/task";  // an offer is a POST there
-  std::string ask;            // GET this first: "are you available?"; empty: a free ticket is the answer
+  std::string ask;             // GET this first: "are you available?"; empty: a free ticket is the answer
   balance::Policy policy = balance::Policy::first_available;
   std::vector<std::string> types;  // that it takes; empty: all
   bool now = false;                // admission unless a task says otherwise: only if somebody is free at once
@@ -168,6 +168,7 @@ struct Queue {
 struct Tasks {
   std::uint64_t payload_bytes_max = 64 << 10;
   std::uint64_t result_bytes_max = 1 << 20;
+  std::uint64_t waiting_bytes_max = 1 << 30;   // payloads of all tasks that are not done: they are in memory
   Duration keep = std::chrono::hours(24 * 7);  // final tasks
   unsigned keep_max = 1'000'000;
   bool log = false;                    // each that ends

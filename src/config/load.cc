@@ -215,15 +215,15 @@ void read_config(const toml::table& root, Config& config, Faults& faults) {
   with_table(reader, "trace", [&](const toml::table& table) { read_trace(table, config.trace, faults); });
   with_table(reader, "tasks", [&](const toml::table& table) { read_tasks(table, config.tasks, faults); });
   with_table(reader, "queue", [&](const toml::table& queues) {
-    std::map<unsigned, Queue> by_line;  // a table has its members by name, but the first in the file is the default
+    std::map<std::pair<unsigned, unsigned>, Queue> by_place;  // a table has its members by name, but the first in the file is the default
     for (const auto& [key, node] : queues) {
       if (const toml::table* table = node.as_table()) {
-        by_line.emplace(node.source().begin.line, read_queue(std::string(key.str()), *table, config, faults));
+        by_place.emplace(std::pair(node.source().begin.line, node.source().begin.column), read_queue(std::string(key.str()), *table, config, faults));
       } else {
         faults.add(node.source(), "write each queue as a table: [queue." + std::string(key.str()) + "]");
       }
     }
-    for (auto& [line, queue] : by_line) config.queues.push_back(std::move(queue));
+    for (auto& [place, queue] : by_place) config.queues.push_back(std::move(queue));
   });
   reader.finish();
 }

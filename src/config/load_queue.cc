@@ -33,6 +33,9 @@ Queue read_queue(std::string name, const toml::table& table, const Config& confi
   if (!base::is_pool_name(queue.name)) faults.add(table.source(), "'" + queue.name + "' is no queue name: letters, digits, '_' and '-', at most 32");
   reader.text("pool", queue.pool);
   if (!queue.pool.empty() && config.find_pool(queue.pool) == nullptr) faults.add(table.get("pool")->source(), "there is no pool '" + queue.pool + "'");
+  if (const Pool* pool = config.find_pool(queue.pool); pool != nullptr && pool->proxy_protocol != ProxyProtocol::none) {
+    faults.add(table.get("pool")->source(), "tasks are offered without a PROXY header, which the servers of pool '" + queue.pool + "' expect");
+  }
   reader.parsed("path", [&](const std::string& text) { return read_path(text, queue.path); });
   reader.parsed("ask", [&](const std::string& text) { return text.empty() ? Result<void>{} : read_path(text, queue.ask); });
   read_policy(reader, queue);
@@ -60,6 +63,7 @@ void read_tasks(const toml::table& table, Tasks& tasks, Faults& faults) {
   if (tasks.payload_bytes_max > kBytesMax || tasks.result_bytes_max > kBytesMax) {
     faults.add(table.source(), "payload_bytes_max and result_bytes_max are at most 64MiB: larger things belong in a file, and its name in the task");
   }
+  reader.bytes("waiting_bytes_max", tasks.waiting_bytes_max);
   reader.duration("keep", tasks.keep, 1s);
   reader.count("keep_max", tasks.keep_max, 0, 1'000'000'000);
   reader.flag("log", tasks.log);

@@ -45,14 +45,15 @@ void Dispatcher::replica_ready(std::string_view pool) { pump(pool); }
 
 bool Dispatcher::can_begin(const Queue& queue) const { return !stopping_ && not_ready_.empty() && !queue.state.paused && queue.has_room(); }
 
-bool Dispatcher::usable(const std::shared_ptr<balance::Replica>& replica) const {
+bool Dispatcher::usable(const std::shared_ptr<balance::Replica>& replica, Holds holds) const {
   if (!replica->ready()) return false;
+  if (holds == Holds::ignore) return true;
   const auto held = holds_.find(replica.get());
   return held == holds_.end() || held->second.until <= loop_.now();
 }
 
 // A free replica by the queue's policy. What is known to be busy is not considered.
-std::optional<Dispatcher::Place> Dispatcher::choose(Queue& queue) {
+std::optional<Dispatcher::Place> Dispatcher::choose(Queue& queue, Holds holds, std::span<const std::shared_ptr<balance::Replica>> asked) {
   const balance::PoolView* pool = view_->find(queue.settings.pool);
   if (pool == nullptr) return std::nullopt;
   std::vector<std::size_t> order(pool->replicas.size());
@@ -68,7 +69,7 @@ std::optional<Dispatcher::Place> Dispatcher::choose(Queue& queue) {
   for (const std::size_t index : order) {
     const auto& replica = pool->replicas[index];
     balance::Ticket ticket;
-    if (!usable(replica) || !balance::try_admit_task(*pool, *replica, ticket)) continue;
+    if (!usable(replica, holds) || std::ranges::find(asked, replica) != asked.end() || !balance::try_admit_task(*pool, *replica, ticket)) continue;
     queue.turn = index + 1;
     auto& connections = connections_[replica.get()];
     if (!connections) connections = std::make_shared<wire::ConnectionPool>(loop_, replica->endpoint, config_.timeouts.replica_idle);
@@ -87,8 +88,7 @@ void Dispatcher::pump(std::string_view pool) {
   while (begun || !announced) {
     // Once more after we have said that we wait: what was given back before that nobody told us of.
     if (!begun) {
-      const bool waits = std::ranges::any_of(queues_, [&](const auto& entry) { return entry.second->settings.pool == pool && !entry.second->pending.empty(); });
-      view->status->tasks_wait = waits && view->counted();
+      view->status->tasks_wait = lacks_a_ticket(pool);
       announced = true;
     }
     begun = false;
@@ -99,12 +99,35 @@ void Dispatcher::pump(std::string_view pool) {
   }
 }
 
+// Whether some task would begin if a request gave its ticket back.
+bool Dispatcher::lacks_a_ticket(std::string_view pool) const {
+  const balance::PoolView* view = view_->find(pool);
+  const bool waits = std::ranges::any_of(queues_, [&](const auto& entry) {
+    const Queue& queue = *entry.second;
+    return queue.settings.pool == pool && !queue.pending.empty() && can_begin(queue);
+  });
+  return waits && view->max_in_flight != 0 && std::ranges::any_of(view->replicas, [&](const auto& replica) {
+           return usable(replica, Holds::respect) && (view->tasks_max == 0 || replica->tasks.load() < view->tasks_max);
+         });
+}
+
+// The next that waits, out of the queue; null if there is none. Those whose deadline has passed are not begun.
+LivePtr Dispatcher::take_first(Queue& queue) {
+  while (!queue.pending.empty()) {
+    const LivePtr live = *queue.pending.first();
+    unqueue(*live);
+    if (!task::on_time(live->task, now())) return live;
+    scope_.spawn(save(live));
+  }
+  return nullptr;
+}
+
 bool Dispatcher::begin_next(Queue& queue) {
   if (queue.pending.empty() || !can_begin(queue)) return false;
-  auto place = choose(queue);
+  auto place = choose(queue, Holds::respect);
   if (!place) return false;
-  const LivePtr live = *queue.pending.first();
-  unqueue(*live);
+  const LivePtr live = take_first(queue);
+  if (live == nullptr) return false;
   task::begin_attempt(live->task, place->replica->name, now());
   ++queue.in_progress;
   scope_.spawn(run(queue, live, std::move(*place), false));
@@ -124,9 +147,12 @@ Async<bool> Dispatcher::is_available(const Queue& queue, const Place& place) {
 }
 
 Async<std::optional<Dispatcher::Place>> Dispatcher::choose_available(Queue& queue) {
+  // Whoever wants it now has everybody asked, those too who said no a moment ago.
+  std::vector<std::shared_ptr<balance::Replica>> asked;
   while (true) {
-    auto place = choose(queue);
+    auto place = choose(queue, queue.settings.ask.empty() ? Holds::respect : Holds::ignore, asked);
     if (!place || queue.settings.ask.empty()) co_return place;
+    asked.push_back(place->replica);
     const bool available = co_await is_available(queue, *place);
     if (available) {
       place->asked = true;
@@ -169,6 +195,7 @@ Async<void> Dispatcher::run(Queue& queue, LivePtr live, Place place, bool begun)
     co_await offering.join();
     live->offering = nullptr;
     offered_.erase(live->task.id);
+    if (offered_.empty()) offer_ended_.notify();
     if (live->replica_died && outcome.kind == Kind::interrupted) outcome = {Kind::failure, "replica '" + place.replica->name + "' died"};
   }
   if (outcome.kind == Kind::unavailable) {
@@ -181,9 +208,6 @@ Async<void> Dispatcher::run(Queue& queue, LivePtr live, Place place, bool begun)
   --queue.in_progress;
   if (is_mine()) {
     queue.figures.failures += outcome.kind == Kind::failure || outcome.kind == Kind::rejected ? 1 : 0;
-    const double since = std::chrono::duration<double>(loop_.now() - queue.last_end).count();
-    if (queue.last_end != Time{}) queue.seconds_per_task += (std::min(since, 60.0) - queue.seconds_per_task) * (queue.seconds_per_task == 0 ? 1 : 0.1);
-    queue.last_end = loop_.now();
     CHECK(task::conclude(live->task, attempt, std::move(outcome), queue.back_off, now(), loop_.random()).has_value());
     place_freed(queue);  // the disk need not be waited for
     co_await save(live);
@@ -238,8 +262,8 @@ Async<void> Dispatcher::offer(Queue& queue, LivePtr live, Place& place, Outcome&
   request.method = "POST";
   request.target = queue.settings.path;
   request.headers = "Content-Type: application/json\r\nRingmaster-Task-Id: " + task::to_text(task.id) + "\r\nRingmaster-Task-Type: " + task.spec.type +
-                    "\r\nRingmaster-Task-Attempt: " + std::to_string(task.progress.attempt) +
-                    "\r\nRingmaster-Task-Deadline-Ms: " + std::to_string(timeout) + "\r\n";
+                    "\r\nRingmaster-Task-Attempt: " + std::to_string(task.progress.attempt) + "\r\nRingmaster-Task-Deadline-Ms: " + std::to_string(timeout) +
+                    "\r\n";
   request.body = task.spec.payload;
   const Time deadline = loop_.now() + std::chrono::milliseconds(timeout);
   auto response = co_await wire::fetch(*place.connections, request, deadline, config_.tasks.result_bytes_max);

@@ -4,6 +4,8 @@
 // body is signed, with the time in the signature, so that the receiver can tell a replay:
 //
 //   Ringmaster-Signature: t=1700000000,v1=hex(HMAC-SHA256(secret, "1700000000." + body))
+#include <algorithm>
+
 #include "base/hmac.h"
 #include "base/log.h"
 #include "dispatch/queue.h"
@@ -39,24 +41,49 @@ static Async<Result<void>> post(io::Loop& loop, const std::string& url, const st
   co_return Result<void>{};
 }
 
-Async<void> Dispatcher::tell(LivePtr live) {
+bool Dispatcher::may_call(const std::string& url) const {
+  const bool allowed = std::ranges::any_of(config_.tasks.callbacks, [&](const std::string& base_url) {
+    return url == base_url || (url.starts_with(base_url) && (base_url.ends_with('/') || url[base_url.size()] == '/'));
+  });
+  // Nor may it climb out of what is allowed, in any spelling.
+  return allowed && std::ranges::none_of(std::array{"..", "%2e", "%2E", "\\"}, [&](const char* way) { return url.contains(way); });
+}
+
+// The task is read when its turn has come: many may be due, and their receiver may be down.
+Async<Result<void>> Dispatcher::tell_once(std::uint64_t id) {
+  auto found = co_await find(id);
+  if (!found) co_return std::unexpected(found.error());
+  Task& task = (*found)->task;
+  if (!may_call(task.spec.callback)) co_return base::fail(Code::denied, "its URL is not allowed any more");
+  const std::string body = task_json(task).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  auto posted = co_await post(loop_, task.spec.callback, config_.tasks.callback_secret, body);
+  co_return posted;
+}
+
+Async<void> Dispatcher::tell(std::uint64_t id) {
   static constexpr unsigned kTries = 10;
+  static constexpr unsigned kAtOnce = 32;
   static constexpr task::BackOff kBackOff{1000, 300'000};
-  const std::string body = task_json(live->task).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   Result<void> told;
   for (unsigned tries = 1; tries <= kTries; ++tries) {
-    told = co_await post(loop_, live->task.spec.callback, config_.tasks.callback_secret, body);
-    if (told || told.error().code == Code::cancelled) break;
-    if (tries == kTries) break;
+    while (telling_ >= kAtOnce) {
+      const Code woken = co_await told_.wait(loop_);
+      if (woken == Code::cancelled) co_return;
+    }
+    ++telling_;
+    told = co_await tell_once(id);
+    --telling_;
+    told_.notify();
+    if (!told && told.error().code == Code::cancelled) co_return;  // still due for the next owner
+    if (told || tries == kTries || told.error().code == Code::denied || told.error().code == Code::not_found) break;
     const Code slept = co_await loop_.sleep(std::chrono::milliseconds(task::delay(kBackOff, tries, loop_.random())));
-    if (slept == Code::cancelled) co_return;  // still due for the next owner
+    if (slept == Code::cancelled) co_return;
   }
-  if (!told && told.error().code == Code::cancelled) co_return;
-  if (!told) {
-    base::log::warning("task {}: its callback was tried {} times: {}", task::to_text(live->task.id), kTries, base::log::printable(base::describe(told.error())));
-  }
-  live->task.progress.callback = told ? task::Callback::told : task::Callback::given_up;
-  co_await save(live);
+  if (!told) base::log::warning("task {}: its callback was not told: {}", task::to_text(id), base::log::printable(base::describe(told.error())));
+  const auto found = co_await find(id);
+  if (!found) co_return;
+  (*found)->task.progress.callback = told ? task::Callback::told : task::Callback::given_up;
+  co_await save(*found);
 }
 
 }  // namespace ringmaster::dispatch

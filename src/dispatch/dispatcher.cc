@@ -24,11 +24,17 @@ Dispatcher::Dispatcher(io::Loop& loop, const config::Config& config, std::string
 
 Dispatcher::~Dispatcher() = default;
 
-Millis Dispatcher::now() const {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(loop_.system().wall_now().time_since_epoch()).count();
-}
+Millis Dispatcher::now() const { return std::chrono::duration_cast<std::chrono::milliseconds>(loop_.system().wall_now().time_since_epoch()).count(); }
 
 void Dispatcher::start() { scope_.spawn(open()); }
+
+Async<void> Dispatcher::finish_offers(Time deadline) {
+  stopping_ = true;
+  while (!offered_.empty()) {
+    const Code woken = co_await offer_ended_.wait(loop_, deadline);
+    if (woken != Code::ok) co_return;
+  }
+}
 
 void Dispatcher::begin_stop() {
   not_ready_ = "stopping";
@@ -46,9 +52,21 @@ Async<void> Dispatcher::stop() {
     pool.status->task_waiters = nullptr;
   }
   journal_.reset();
+  if (reader_) reader_->loop().stop();
+  reader_.reset();
 }
 
 // --- the store ---
+
+// On the reader's thread.
+template <class T>
+Async<Result<T>> Dispatcher::read(std::function<Result<T>()> work) {
+  if (!not_ready_.empty()) co_return base::fail(Code::unavailable, not_ready_);
+  Result<T> result = base::fail(Code::cancelled);
+  auto reading = loop_.elsewhere(reader_->loop(), [&] { result = work(); });
+  co_await reading;
+  co_return result;
+}
 
 Async<void> Dispatcher::open() {
   while (!lock_) {  // an engine that has just died lets go of it in a moment
@@ -61,11 +79,11 @@ Async<void> Dispatcher::open() {
     const Code slept = co_await loop_.sleep(20ms);
     if (slept == Code::cancelled) co_return;
   }
-  std::vector<Task> tasks;
-  std::vector<QueueState> states;
+  reader_ = loop_.system().start_loop();
+  Found found;
   while (true) {
     Result<void> opened = base::fail(Code::cancelled);
-    auto opening = loop_.background([&] { opened = open_store(tasks, states); });
+    auto opening = loop_.elsewhere(reader_->loop(), [&] { opened = open_store(found); });
     co_await opening;
     if (opened) break;
     if (not_ready_ != base::describe(opened.error())) base::log::error("tasks: {}", base::describe(opened.error()));
@@ -75,14 +93,14 @@ Async<void> Dispatcher::open() {
   }
   journal_ = std::make_unique<Journal>(loop_, *store_);
   not_ready_.clear();
-  take_up(std::move(tasks), states);
+  take_up(std::move(found));
   scope_.spawn(follow_clock());
   scope_.spawn(keep_house());
   adopt(view_);
 }
 
-// On another thread.
-Result<void> Dispatcher::open_store(std::vector<Task>& tasks, std::vector<QueueState>& states) {
+// On the reader's thread.
+Result<void> Dispatcher::open_store(Found& found) {
   auto opened = SqliteStore::open(file_, now());
   if (!opened) return std::unexpected(opened.error());
   if (!(*opened)->damage().empty()) base::log::error("tasks: {}", (*opened)->damage());
@@ -90,50 +108,49 @@ Result<void> Dispatcher::open_store(std::vector<Task>& tasks, std::vector<QueueS
   if (!live) return std::unexpected(live.error());
   auto queues = (*opened)->queues();
   if (!queues) return std::unexpected(queues.error());
+  auto due = (*opened)->callbacks_due();
+  if (!due) return std::unexpected(due.error());
   const auto last = (*opened)->last_id();
   if (!last) return std::unexpected(last.error());
-  tasks = std::move(*live);
-  states = std::move(*queues);
+  found = {std::move(*live), std::move(*queues), std::move(*due)};
   last_id_ = *last;
   store_ = std::move(*opened);
   return {};
 }
 
-// What the last owner left. Attempts that were under way have ended with it, but for those of pull workers.
-void Dispatcher::take_up(std::vector<Task> tasks, const std::vector<QueueState>& states) {
-  for (const QueueState& state : states) {
+// What the last owner left.
+void Dispatcher::take_up(Found found) {
+  for (const QueueState& state : found.queues) {
     if (const auto queue = queues_.find(state.queue); queue != queues_.end()) queue->second->state = queue->second->wanted = state;
   }
   const Millis time = now();
-  std::size_t begun = 0;
-  for (Task& task : tasks) {
-    const auto live = std::make_shared<Live>();
-    live->task = std::move(task);
-    const auto found = queues_.find(live->task.spec.queue);
-    if (found == queues_.end()) {
-      base::log::warning("task {} waits in queue '{}', which is not configured", task::to_text(live->task.id), live->task.spec.queue);
-      continue;
-    }
-    if (task::is_final(live->task.progress.state)) {
-      scope_.spawn(tell(live));
-      continue;
-    }
-    enter(live);
-    if (live->task.progress.state == State::in_progress && live->task.progress.lease_until > time) {
-      live->leased = true;
-      ++found->second->in_progress;
-      set_alarm(live);
-    } else if (live->task.progress.state == State::in_progress) {
-      ++begun;
-      CHECK(task::conclude(live->task, live->task.progress.attempt, {task::Outcome::Kind::interrupted, "the engine ended during the attempt"},
-                           found->second->back_off, time, loop_.random())
-                .has_value());
-      scope_.spawn(save(live));
-    } else {
-      saved(live);
-    }
+  for (Task& task : found.tasks) take_up_task(std::move(task), time);
+  for (const std::uint64_t id : found.callbacks_due) scope_.spawn(tell(id));
+  if (!live_.empty()) base::log::info("tasks: {} were left to do", live_.size());
+}
+
+// An attempt that was under way has ended with its owner, but for a pull worker's.
+void Dispatcher::take_up_task(Task task, Millis time) {
+  const auto found = queues_.find(task.spec.queue);
+  if (found == queues_.end()) {
+    base::log::warning("task {} waits in queue '{}', which is not configured", task::to_text(task.id), task.spec.queue);
+    return;
   }
-  if (!live_.empty()) base::log::info("tasks: {} were left to do, {} of them had been begun", live_.size(), begun);
+  const auto live = std::make_shared<Live>();
+  live->task = std::move(task);
+  enter(live);
+  if (live->task.progress.state != State::in_progress) {
+    saved(live);
+  } else if (live->task.progress.lease_until > time) {
+    live->leased = true;
+    ++found->second->in_progress;
+    set_alarm(live);
+  } else {
+    CHECK(task::conclude(live->task, live->task.progress.attempt, {task::Outcome::Kind::interrupted, "the engine ended during the attempt"},
+                         found->second->back_off, time, loop_.random())
+              .has_value());
+    scope_.spawn(save(live));
+  }
 }
 
 // Makes the task's progress durable, however long that takes.
@@ -160,6 +177,14 @@ void Dispatcher::tell_changed(Live& live) {
   live.changed.notify();
 }
 
+// For callers: it is saved, but they need not wait for a disk that is full.
+Async<Result<LivePtr>> Dispatcher::save_and_tell(LivePtr live) {
+  scope_.spawn(save(live));
+  const bool written = co_await await_commit(live);
+  if (!written) co_return base::fail(Code::disk_full, "it is done, but cannot be written to the disk yet: see the log");
+  co_return live;
+}
+
 // Its present state is on disk: what follows from it.
 void Dispatcher::saved(const LivePtr& live) {
   Queue& queue = queue_of(*live);
@@ -176,9 +201,17 @@ void Dispatcher::saved(const LivePtr& live) {
       base::log::info("task {} is {}, by {}, attempt {}: {}", task::to_text(live->task.id), task::name(state), progress.replica, progress.attempt,
                       base::log::printable((state == State::done ? progress.result : progress.error).substr(0, 200)));
     }
+    count_end(queue);
     forget(*live);
-    if (live->task.progress.callback == task::Callback::due && !stopping_) scope_.spawn(tell(live));
+    if (live->task.progress.callback == task::Callback::due && !stopping_) scope_.spawn(tell(live->task.id));
   }
+}
+
+// For retry_after().
+void Dispatcher::count_end(Queue& queue) {
+  const double since = std::min(std::chrono::duration<double>(loop_.now() - queue.last_end).count(), 60.0);
+  if (queue.last_end != Time{}) queue.seconds_per_task += (since - queue.seconds_per_task) * (queue.seconds_per_task == 0 ? 1 : 0.1);
+  queue.last_end = loop_.now();
 }
 
 Dispatcher::Queue& Dispatcher::queue_of(const Live& live) { return *queues_.find(live.task.spec.queue)->second; }
@@ -186,11 +219,13 @@ Dispatcher::Queue& Dispatcher::queue_of(const Live& live) { return *queues_.find
 void Dispatcher::enter(const LivePtr& live) {
   live_[live->task.id] = live;
   ++queue_of(*live).live;
+  live_bytes_ += live->task.spec.payload.size();
   if (!live->task.spec.unique_key.empty()) unique_[{live->task.spec.queue, live->task.spec.unique_key}] = live->task.id;
 }
 
 void Dispatcher::forget(const Live& live) {
   --queue_of(live).live;
+  live_bytes_ -= live.task.spec.payload.size();
   if (!live.task.spec.unique_key.empty()) unique_.erase({live.task.spec.queue, live.task.spec.unique_key});
   if (live.alarm != 0) alarms_.erase({live.alarm, live.task.id});
   live_.erase(live.task.id);
@@ -218,13 +253,16 @@ void Dispatcher::set_alarm(const LivePtr& live) {
 
 Async<void> Dispatcher::follow_clock() {
   static constexpr Millis kLongest = 60'000;  // the wall clock may be set
+  static constexpr unsigned kAtOnce = 256;    // others have to have their turn, too
   while (true) {
     const Millis time = now();
-    while (!alarms_.empty() && alarms_.begin()->first <= time) {
-      const LivePtr live = live_.at(alarms_.begin()->second);
+    for (unsigned i = 0; i < kAtOnce && !alarms_.empty() && alarms_.begin()->first <= time; ++i) {
+      const auto found = live_.find(alarms_.begin()->second);
       alarms_.erase(alarms_.begin());
+      if (found == live_.end()) continue;
+      const LivePtr live = found->second;
       live->alarm = 0;
-      ring(live);
+      ring(live, time);
     }
     const Millis wait = alarms_.empty() ? kLongest : std::min(alarms_.begin()->first - time, kLongest);
     const Code woken = co_await alarm_set_.wait(loop_, loop_.now() + std::chrono::milliseconds(std::max<Millis>(wait, 1)));
@@ -232,20 +270,20 @@ Async<void> Dispatcher::follow_clock() {
   }
 }
 
-void Dispatcher::ring(const LivePtr& live) {
+void Dispatcher::ring(const LivePtr& live, Millis time) {
   Queue& queue = queue_of(*live);
-  if (live->leased && live->task.progress.lease_until <= now()) {
+  if (live->leased && live->task.progress.lease_until <= time) {
     live->leased = false;
     --queue.in_progress;
     ++queue.figures.failures;
     const auto ended = task::conclude(live->task, live->task.progress.attempt, {task::Outcome::Kind::failure, "the worker's lease ran out"}, queue.back_off,
-                                      now(), loop_.random());
+                                      time, loop_.random());
     if (ended) scope_.spawn(save(live));
     place_freed(queue);
     return;
   }
   const bool waited = live->task.progress.state == State::pending;
-  if (task::on_time(live->task, now())) {
+  if (task::on_time(live->task, time)) {
     if (waited) unqueue(*live);
     scope_.spawn(save(live));
   } else {
@@ -258,7 +296,14 @@ Async<void> Dispatcher::keep_house() {
   static constexpr std::size_t kStep = 500;
   const Retention retention{config_.tasks.keep / 1ms, config_.tasks.keep_max};
   while (true) {
+    while (retrying_ > 0) {
+      const Code woken = co_await swept_.wait(loop_);
+      if (woken == Code::cancelled) co_return;
+    }
+    sweeping_ = true;
     const auto deleted = co_await journal_->sweep(retention, now(), kStep);
+    sweeping_ = false;
+    swept_.notify();
     if (!deleted) base::log::warning("tasks: old ones could not be deleted: {}", base::describe(deleted.error()));
     const Code slept = co_await loop_.sleep(deleted && *deleted == kStep ? 20ms : 2s);
     if (slept == Code::cancelled) co_return;
@@ -278,12 +323,7 @@ Result<Dispatcher::Queue*> Dispatcher::queue_for(const task::Spec& spec) {
     return base::fail(Code::invalid, "queue '" + spec.queue + "' does not take tasks of type '" + spec.type + "', but " + known, Source::client);
   }
   if (!spec.callback.empty()) {
-    const bool allowed = std::ranges::any_of(config_.tasks.callbacks, [&](const std::string& base_url) {
-      return spec.callback == base_url || (spec.callback.starts_with(base_url) && (base_url.ends_with('/') || spec.callback[base_url.size()] == '/'));
-    });
-    // Nor may it climb out of what is allowed, in any spelling.
-    const bool climbs = std::ranges::any_of(std::array{"..", "%2e", "%2E", "\\"}, [&](const char* way) { return spec.callback.contains(way); });
-    if (!allowed || climbs) return base::fail(Code::denied, "the callback's URL is not among those that [tasks] callbacks allows", Source::client);
+    if (!may_call(spec.callback)) return base::fail(Code::denied, "the callback's URL is not among those that [tasks] callbacks allows", Source::client);
   }
   return found->second.get();
 }
@@ -304,9 +344,9 @@ Async<Result<LivePtr>> Dispatcher::submit(task::Spec spec, bool only_now) {
 
 // The task that the key brought before, or null.
 Async<Result<LivePtr>> Dispatcher::replay(const task::Spec& spec) {
-  Result<std::optional<std::pair<std::uint64_t, std::uint64_t>>> known = base::fail(Code::cancelled);
-  auto looking = loop_.background([&] { known = store_->find_key(spec.idempotency_key); });
-  co_await looking;
+  using Known = std::optional<std::pair<std::uint64_t, std::uint64_t>>;
+  const std::function<Result<Known>()> work = [&] { return store_->find_key(spec.idempotency_key); };
+  const auto known = co_await read(work);
   if (!known) co_return std::unexpected(known.error());
   if (!*known) co_return LivePtr();
   if ((*known)->second != spec.fingerprint) {
@@ -315,29 +355,42 @@ Async<Result<LivePtr>> Dispatcher::replay(const task::Spec& spec) {
   co_return co_await find((*known)->first);
 }
 
+// What keeps a task from being accepted.
+Result<void> Dispatcher::refuse(Queue& queue, const task::Spec& spec, bool nobody_free) {
+  if (!not_ready_.empty()) return base::fail(Code::unavailable, not_ready_);
+  const auto taken = unique_.find({spec.queue, spec.unique_key});
+  if (!spec.unique_key.empty() && taken != unique_.end()) {
+    return base::fail(Code::exists, "task " + task::to_text(taken->second) + " has this unique key, and is not done yet", Source::client);
+  }
+  const auto full = [&](std::string why) {
+    ++queue.figures.refused;
+    return base::fail(Code::full, std::move(why));
+  };
+  if (queue.live >= queue.settings.length_max) return full("the queue is full: it has " + std::to_string(queue.live) + " tasks");
+  if (live_bytes_ + spec.payload.size() > config_.tasks.waiting_bytes_max) return full("the tasks that wait have too many bytes");
+  if (nobody_free) return full(queue.state.paused ? "the queue is paused" : "all replicas are busy");
+  return {};
+}
+
 Async<Result<LivePtr>> Dispatcher::accept(Queue& queue, task::Spec spec, bool only_now) {
   // Whoever can begin at once gets it in the same transaction; but nobody overtakes those who wait.
   std::optional<Place> place;
-  const bool may_begin = spec.run_at <= now() && can_begin(queue) && queue.pending.empty();
+  const bool may_begin = can_begin(queue) && queue.pending.empty();
   if (may_begin && (queue.settings.ask.empty() || only_now)) place = co_await choose_available(queue);
-  if (place && !can_begin(queue)) place.reset();  // asking took its time
-  const auto taken = unique_.find({spec.queue, spec.unique_key});
-  if (!spec.unique_key.empty() && taken != unique_.end()) {
-    co_return base::fail(Code::exists, "task " + task::to_text(taken->second) + " has this unique key, and is not done yet", Source::client);
-  }
-  if ((only_now && !place) || queue.live >= queue.settings.length_max || !not_ready_.empty()) {
-    ++queue.figures.refused;
-    if (!not_ready_.empty()) co_return base::fail(Code::unavailable, not_ready_);
-    if (queue.live >= queue.settings.length_max) co_return base::fail(Code::full, "the queue is full: it has " + std::to_string(queue.live) + " tasks");
-    co_return base::fail(Code::full, queue.state.paused ? "the queue is paused" : "all replicas are busy");
+  const Millis time = now();
+  if (place && (!can_begin(queue) || spec.run_at > time)) place.reset();  // asking took its time
+  if (auto refused = refuse(queue, spec, only_now && !place); !refused) {
+    place.reset();
+    place_freed(queue);
+    co_return std::unexpected(refused.error());
   }
   const auto live = std::make_shared<Live>();
   live->task.spec = std::move(spec);
-  live->task.id = last_id_ = task::next_id(last_id_, now());
-  task::admit(live->task, now());
+  live->task.id = last_id_ = task::next_id(last_id_, time);
+  task::admit(live->task, time);
   enter(live);
   if (place) {
-    task::begin_attempt(live->task, place->replica->name, now());
+    task::begin_attempt(live->task, place->replica->name, time);
     ++queue.in_progress;
   }
   live->uncommitted = 1;
@@ -347,6 +400,7 @@ Async<Result<LivePtr>> Dispatcher::accept(Queue& queue, task::Spec spec, bool on
   live->refused = !written;
   if (!written) {
     if (place) --queue.in_progress;
+    place.reset();
     forget(*live);
     tell_changed(*live);
     place_freed(queue);
@@ -366,35 +420,40 @@ Async<Result<LivePtr>> Dispatcher::accept(Queue& queue, task::Spec spec, bool on
 
 Async<Result<LivePtr>> Dispatcher::find(std::uint64_t id) {
   if (!not_ready_.empty()) co_return base::fail(Code::unavailable, not_ready_);
+  std::optional<Task> stored;
+  if (!live_.contains(id)) {
+    const std::function<Result<std::optional<Task>>()> work = [&] { return store_->find(id); };
+    auto looked = co_await read(work);
+    if (!looked) co_return std::unexpected(looked.error());
+    stored = std::move(*looked);
+  }
+  // It may have been taken up again meanwhile: then the one in memory is the task.
   if (const auto found = live_.find(id); found != live_.end()) {
     const LivePtr live = found->second;
-    co_await await_commit(live);
+    const bool written = co_await await_commit(live);
+    if (!written) co_return base::fail(Code::disk_full, "what has become of it cannot be written to the disk yet: see the log");
     if (live->refused) co_return base::fail(Code::not_found, "there is no task " + task::to_text(id), Source::client);
     co_return live;
   }
-  Result<std::optional<Task>> stored = base::fail(Code::cancelled);
-  auto looking = loop_.background([&] { stored = store_->find(id); });
-  co_await looking;
-  if (!stored) co_return std::unexpected(stored.error());
-  if (!*stored) co_return base::fail(Code::not_found, "there is no task " + task::to_text(id), Source::client);
+  if (!stored) co_return base::fail(Code::not_found, "there is no task " + task::to_text(id), Source::client);
   const auto live = std::make_shared<Live>();
-  live->task = std::move(**stored);
+  live->task = std::move(*stored);
   co_return live;
 }
 
 Async<Result<std::vector<Task>>> Dispatcher::list(Filter filter, std::uint64_t before, std::size_t most) {
-  if (!not_ready_.empty()) co_return base::fail(Code::unavailable, not_ready_);
-  Result<std::vector<Task>> tasks = base::fail(Code::cancelled);
-  auto looking = loop_.background([&] { tasks = store_->list(filter, before, most); });
-  co_await looking;
-  co_return tasks;
+  const std::function<Result<std::vector<Task>>()> work = [&] { return store_->list(filter, before, most); };
+  co_return co_await read(work);
 }
 
-Async<void> Dispatcher::await_commit(const LivePtr& live) {
+Async<bool> Dispatcher::await_commit(const LivePtr& live) {
+  static constexpr Duration kPatience = 5s;
+  const Time deadline = loop_.now() + kPatience;
   while (live->uncommitted > 0) {
-    const Code woken = co_await live->changed.wait(loop_);
-    if (woken == Code::cancelled) co_return;
+    const Code woken = co_await live->changed.wait(loop_, deadline);
+    if (woken != Code::ok) co_return false;
   }
+  co_return true;
 }
 
 Async<void> Dispatcher::await_end(const LivePtr& live, Time deadline) {
@@ -418,130 +477,36 @@ Async<Result<LivePtr>> Dispatcher::cancel(std::uint64_t id) {
   if (std::exchange(live->leased, false)) --queue_of(*live).in_progress;
   if (live->offering != nullptr) live->offering->cancel();
   place_freed(queue_of(*live));
-  co_await save(live);
-  co_return live;
+  co_return co_await save_and_tell(live);
 }
 
 Async<Result<LivePtr>> Dispatcher::retry(std::uint64_t id) {
+  ++retrying_;
+  while (sweeping_) {
+    const Code woken = co_await swept_.wait(loop_);
+    if (woken == Code::cancelled) break;
+  }
+  auto outcome = co_await retry_kept(id);
+  if (--retrying_ == 0) swept_.notify();
+  co_return outcome;
+}
+
+Async<Result<LivePtr>> Dispatcher::retry_kept(std::uint64_t id) {
   auto found = co_await find(id);
   if (!found) co_return found;
   const LivePtr live = *found;
   const task::Spec& spec = live->task.spec;
-  if (!queues_.contains(spec.queue)) co_return base::fail(Code::not_found, "its queue '" + spec.queue + "' is not configured any more", Source::client);
-  if (!spec.unique_key.empty() && unique_.contains({spec.queue, spec.unique_key})) {
-    co_return base::fail(Code::exists, "another task has its unique key now", Source::client);
-  }
+  const auto queue = queues_.find(spec.queue);
+  if (queue == queues_.end()) co_return base::fail(Code::not_found, "its queue '" + spec.queue + "' is not configured any more", Source::client);
   if (live_.contains(id)) co_return base::fail(Code::exists, "the task is " + std::string(task::name(live->task.progress.state)), Source::client);
   if (live->task.progress.callback == task::Callback::due) co_return base::fail(Code::exists, "its callback is being told first", Source::client);
+  if (auto refused = refuse(*queue->second, spec, false); !refused) co_return std::unexpected(refused.error());
   if (const auto again = task::retry(live->task, now()); !again) co_return std::unexpected(again.error());
   enter(live);
-  co_await save(live);
-  // Retention may have been quicker.
-  Result<std::optional<Task>> stored = base::fail(Code::cancelled);
-  auto looking = loop_.background([&] { stored = store_->find(id); });
-  co_await looking;
-  if (!stored || *stored) co_return live;
-  if (live_.contains(id)) {
-    unqueue(*live);
-    forget(*live);
-  }
-  co_return base::fail(Code::not_found, "there is no task " + task::to_text(id), Source::client);
+  co_return co_await save_and_tell(live);
 }
 
-// --- pull workers ---
-
-Async<Result<std::vector<LivePtr>>> Dispatcher::lease(std::string name, std::string worker, std::size_t most, Millis lease, Time deadline) {
-  if (!not_ready_.empty()) co_return base::fail(Code::unavailable, not_ready_);
-  const auto found = queues_.find(name);
-  if (found == queues_.end()) co_return base::fail(Code::not_found, "there is no queue '" + name + "'", Source::client);
-  Queue& queue = *found->second;
-  std::vector<LivePtr> leased;
-  while (true) {
-    while (leased.size() < most && !queue.pending.empty() && can_begin(queue)) {
-      const LivePtr live = *queue.pending.first();
-      unqueue(*live);
-      task::begin_attempt(live->task, worker, now());
-      live->task.progress.lease_until = now() + lease;
-      live->leased = true;
-      ++queue.in_progress;
-      ++queue.figures.attempts;
-      leased.push_back(live);
-    }
-    if (!leased.empty() || stopping_) break;
-    const Code woken = co_await queue.arrived.wait(loop_, deadline);
-    if (woken != Code::ok) break;
-  }
-  for (const LivePtr& live : leased) scope_.spawn(save(live));
-  for (const LivePtr& live : leased) co_await await_commit(live);
-  co_return leased;
-}
-
-// The task, if the worker still has it.
-static Result<LivePtr> still_leased(Result<LivePtr> found, unsigned attempt) {
-  if (!found) return found;
-  const Progress& progress = (*found)->task.progress;
-  if ((*found)->leased && progress.attempt == attempt) return found;
-  return base::fail(Code::exists,
-                    "attempt " + std::to_string(attempt) + " is over: the task is " + std::string(task::name(progress.state)) + ", attempt " +
-                        std::to_string(progress.attempt),
-                    Source::client);
-}
-
-Async<Result<LivePtr>> Dispatcher::heartbeat(std::uint64_t id, unsigned attempt, Millis lease) {
-  auto found = co_await find(id);
-  const auto leased = still_leased(std::move(found), attempt);
-  if (!leased) co_return leased;
-  (*leased)->task.progress.lease_until = now() + lease;
-  co_await save(*leased);
-  co_return leased;
-}
-
-Async<Result<LivePtr>> Dispatcher::conclude(std::uint64_t id, unsigned attempt, task::Outcome outcome) {
-  auto found = co_await find(id);
-  const auto leased = still_leased(std::move(found), attempt);
-  if (!leased) co_return leased;
-  const LivePtr live = *leased;
-  Queue& queue = queue_of(*live);
-  queue.figures.failures += outcome.kind == task::Outcome::Kind::success ? 0 : 1;
-  if (auto ended = task::conclude(live->task, attempt, std::move(outcome), queue.back_off, now(), loop_.random()); !ended) {
-    co_return std::unexpected(ended.error());
-  }
-  live->leased = false;
-  --queue.in_progress;
-  place_freed(queue);
-  co_await save(live);
-  co_return live;
-}
-
-// --- queues ---
-
-std::vector<QueueView> Dispatcher::queues() const {
-  std::vector<QueueView> views;
-  for (const auto& [name, queue] : queues_) {
-    QueueView& view = views.emplace_back(QueueView{&queue->settings, queue->state, 0, queue->pending.size(), queue->in_progress, queue->figures});
-    view.scheduled = queue->live - std::min(queue->live, view.pending + view.in_progress);
-  }
-  return views;
-}
-
-Async<Result<void>> Dispatcher::set_queue(std::string name, std::optional<bool> paused, std::optional<unsigned> in_progress_max) {
-  if (!not_ready_.empty()) co_return base::fail(Code::unavailable, not_ready_);
-  const auto found = queues_.find(name);
-  if (found == queues_.end()) co_return base::fail(Code::not_found, "there is no queue '" + name + "'", Source::client);
-  Queue& queue = *found->second;
-  if (paused) queue.wanted.paused = *paused;
-  if (in_progress_max) queue.wanted.in_progress_max = *in_progress_max;
-  const QueueState wanted = queue.wanted;
-  auto commit = journal_->commit(wanted);
-  const auto written = co_await commit;
-  if (!written) {
-    queue.wanted = queue.state;
-    co_return written;
-  }
-  queue.state = wanted;
-  place_freed(queue);
-  co_return Result<void>{};
-}
+// --- figures ---
 
 Duration Dispatcher::retry_after(std::string_view name) const {
   const auto found = queues_.find(name);

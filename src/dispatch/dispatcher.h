@@ -46,8 +46,8 @@ struct QueueFigures {
   std::uint64_t accepted = 0;
   std::uint64_t refused = 0;  // no room, or nobody free
   std::uint64_t attempts = 0;
-  std::uint64_t unavailable = 0;  // offers that were declined
-  std::uint64_t failures = 0;     // attempts that failed
+  std::uint64_t unavailable = 0;                                // offers that were declined
+  std::uint64_t failures = 0;                                   // attempts that failed
   std::array<std::uint64_t, task::kStateNames.size()> ended{};  // by final state
 };
 
@@ -69,7 +69,9 @@ class Dispatcher {
 
   // Begins to open the store, and takes up what is in it.
   void start();
-  // Nothing new is begun, and those who wait for something are told; then the callers have to leave.
+  // Nothing new is begun; waits until what is offered has been answered, or `deadline`.
+  Async<void> finish_offers(Time deadline);
+  // Those who wait for something are told; then the callers have to leave.
   void begin_stop();
   // What is under way is given back to the store; its next owner goes on with it. Nobody may call anything any more.
   Async<void> stop();
@@ -88,8 +90,9 @@ class Dispatcher {
   Async<Result<std::vector<Task>>> list(Filter filter, std::uint64_t before, std::size_t most);
   Async<Result<LivePtr>> cancel(std::uint64_t id);
   Async<Result<LivePtr>> retry(std::uint64_t id);
-  // Waits until all of it that is known is committed; and then until it is final, or `deadline`, or cancelled.
-  Async<void> await_commit(const LivePtr& live);
+  // Waits until all of it that is known is committed. False: that takes too long (the disk is full), or cancelled.
+  Async<bool> await_commit(const LivePtr& live);
+  // Waits until it is final, or `deadline`, or cancelled.
   Async<void> await_end(const LivePtr& live, Time deadline);
 
   // Pull workers. lease() waits for work until `deadline`.
@@ -126,30 +129,46 @@ class Dispatcher {
 
   // dispatcher.cc
   Async<void> open();
-  Result<void> open_store(std::vector<Task>& tasks, std::vector<QueueState>& states);
-  void take_up(std::vector<Task> tasks, const std::vector<QueueState>& states);
+  // What a store has when it is opened.
+  struct Found {
+    std::vector<Task> tasks;
+    std::vector<QueueState> queues;
+    std::vector<std::uint64_t> callbacks_due;
+  };
+  Result<void> open_store(Found& found);
+  void take_up(Found found);
+  void take_up_task(Task task, Millis time);
   Result<Queue*> queue_for(const task::Spec& spec);
   Async<Result<LivePtr>> replay(const task::Spec& spec);
+  Result<void> refuse(Queue& queue, const task::Spec& spec, bool nobody_free);
+  Async<Result<LivePtr>> retry_kept(std::uint64_t id);
   Async<Result<LivePtr>> accept(Queue& queue, task::Spec spec, bool now);
   Queue& queue_of(const Live& live);
   void enter(const LivePtr& live);
   void forget(const Live& live);
   Async<void> save(LivePtr live);
+  Async<Result<LivePtr>> save_and_tell(LivePtr live);
   void saved(const LivePtr& live);
+  void count_end(Queue& queue);
   void unqueue(const Live& live);
   void place_freed(Queue& queue);
   static void tell_changed(Live& live);
   void set_alarm(const LivePtr& live);
   Async<void> follow_clock();
-  void ring(const LivePtr& live);
+  void ring(const LivePtr& live, Millis time);
+  template <class T>
+  Async<Result<T>> read(std::function<Result<T>()> work);
   Async<void> keep_house();
 
   // attempts.cc
   void pump(std::string_view pool);
   bool can_begin(const Queue& queue) const;
   bool begin_next(Queue& queue);
-  std::optional<Place> choose(Queue& queue);
-  bool usable(const std::shared_ptr<balance::Replica>& replica) const;
+  LivePtr take_first(Queue& queue);
+  enum class Holds : std::uint8_t { respect, ignore };
+  std::optional<Place> choose(Queue& queue, Holds holds, std::span<const std::shared_ptr<balance::Replica>> asked = {});
+  bool usable(const std::shared_ptr<balance::Replica>& replica, Holds holds) const;
+  bool lacks_a_ticket(std::string_view pool) const;
   Async<bool> is_available(const Queue& queue, const Place& place);
   Async<std::optional<Place>> choose_available(Queue& queue);
   Async<void> run(Queue& queue, LivePtr live, Place place, bool begun);
@@ -158,7 +177,9 @@ class Dispatcher {
   Async<void> pump_later(std::string pool, base::Duration delay);
 
   // callbacks.cc
-  Async<void> tell(LivePtr live);
+  Async<void> tell(std::uint64_t id);
+  Async<Result<void>> tell_once(std::uint64_t id);
+  bool may_call(const std::string& url) const;
 
   io::Loop& loop_;
   const config::Config& config_;
@@ -166,8 +187,17 @@ class Dispatcher {
   io::Handle lock_;
   std::unique_ptr<Store> store_;
   std::unique_ptr<Journal> journal_;
+  std::unique_ptr<io::LoopThread> reader_;  // reads of the store: some take milliseconds
+  std::uint64_t live_bytes_ = 0;            // payloads in memory
   std::string not_ready_ = "the store of tasks is being opened";
   bool stopping_ = false;
+  io::Signal offer_ended_;
+  // Retention and retry() keep out of each other's way: a task that is to be tried again must not be deleted meanwhile.
+  unsigned retrying_ = 0;
+  bool sweeping_ = false;
+  io::Signal swept_;
+  unsigned telling_ = 0;  // callbacks under way
+  io::Signal told_;
   std::uint64_t last_id_ = 0;
   std::shared_ptr<const balance::View> view_ = std::make_shared<balance::View>();
   std::map<std::string, std::unique_ptr<Queue>, std::less<>> queues_;

@@ -11,14 +11,15 @@ namespace {
 // change one that has been released: add the next.
 //
 // The indexes are those that listing needs: by state; and by type, queue and replica, within each by state (see list()).
+// Payload and result come last, and as blobs: so a list neither reads large ones nor their overflow pages.
 constexpr std::array kMigrations = {R"sql(
 CREATE TABLE task (
   id INTEGER PRIMARY KEY,
-  created INTEGER NOT NULL, queue TEXT NOT NULL, type TEXT NOT NULL, payload TEXT NOT NULL, priority INTEGER NOT NULL,
+  created INTEGER NOT NULL, queue TEXT NOT NULL, type TEXT NOT NULL, priority INTEGER NOT NULL,
   timeout INTEGER NOT NULL, failures_max INTEGER NOT NULL, unique_key TEXT, idempotency_key TEXT, fingerprint INTEGER NOT NULL, callback_url TEXT,
   state INTEGER NOT NULL, attempt INTEGER NOT NULL, failures INTEGER NOT NULL, replica TEXT, run_at INTEGER NOT NULL, deadline INTEGER NOT NULL,
-  started INTEGER NOT NULL, finished INTEGER NOT NULL, lease_until INTEGER NOT NULL, result TEXT, result_type TEXT, error TEXT,
-  callback INTEGER NOT NULL
+  started INTEGER NOT NULL, finished INTEGER NOT NULL, lease_until INTEGER NOT NULL, result_type TEXT, error TEXT, callback INTEGER NOT NULL,
+  payload BLOB NOT NULL, result BLOB
 ) STRICT;
 CREATE INDEX task_by_state ON task (state, id);
 CREATE INDEX task_by_type ON task (type, state, id);
@@ -31,12 +32,12 @@ CREATE TABLE queue (name TEXT PRIMARY KEY, paused INTEGER NOT NULL, in_progress_
 )sql"};
 
 constexpr std::string_view kInsert =
-    "INSERT INTO task (id, created, queue, type, payload, priority, timeout, failures_max, unique_key, idempotency_key, fingerprint, callback_url, state,"
-    " attempt, failures, replica, run_at, deadline, started, finished, lease_until, result, result_type, error, callback)"
+    "INSERT INTO task (id, created, queue, type, priority, timeout, failures_max, unique_key, idempotency_key, fingerprint, callback_url, state,"
+    " attempt, failures, replica, run_at, deadline, started, finished, lease_until, result_type, error, callback, result, payload)"
     " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
 constexpr std::string_view kUpdate =
-    "UPDATE task SET state=?, attempt=?, failures=?, replica=?, run_at=?, deadline=?, started=?, finished=?, lease_until=?, result=?, result_type=?,"
-    " error=?, callback=? WHERE id=?";
+    "UPDATE task SET state=?, attempt=?, failures=?, replica=?, run_at=?, deadline=?, started=?, finished=?, lease_until=?, result_type=?,"
+    " error=?, callback=?, result=? WHERE id=?";
 // All columns, in the order of the table; `payload` and `result` as given.
 std::string select(const char* payload, const char* result) {
   return std::string("SELECT id, created, queue, type, ") + payload +
@@ -49,8 +50,8 @@ std::string select_whole() { return select("payload", "result"); }
 void bind(Statement& statement, const Progress& progress) {
   statement.bind(static_cast<std::int64_t>(progress.state)).bind(std::int64_t{progress.attempt}).bind(std::int64_t{progress.failures});
   statement.bind_or_null(progress.replica).bind(progress.run_at).bind(progress.deadline).bind(progress.started).bind(progress.finished);
-  statement.bind(progress.lease_until).bind_or_null(progress.result).bind_or_null(progress.result_type).bind_or_null(progress.error);
-  statement.bind(static_cast<std::int64_t>(progress.callback));
+  statement.bind(progress.lease_until).bind_or_null(progress.result_type).bind_or_null(progress.error);
+  statement.bind(static_cast<std::int64_t>(progress.callback)).bind_blob(progress.result);
 }
 
 Task read_task(Statement& row) {
@@ -96,7 +97,7 @@ base::Error SqliteStore::error(sqlite3* database, int code) {
   const int system = database == nullptr ? 0 : sqlite3_system_errno(database);
   const bool full = primary == SQLITE_FULL || (primary == SQLITE_IOERR && (system == ENOSPC || system == EDQUOT));
   const std::string why = database == nullptr ? sqlite3_errstr(code) : sqlite3_errmsg(database);
-  damaged_ |= is_damage(code);
+  if (is_damage(code)) damaged_ = true;
   return {full ? Code::disk_full : Code::internal, base::Source::us, file_ + ": " + why};
 }
 
@@ -124,7 +125,7 @@ SqliteStore::~SqliteStore() { close(); }
 
 void SqliteStore::close() {
   for (Statement* statement : {&begin_, &commit_, &rollback_, &insert_, &update_, &save_queue_, &count_, &delete_old_, &delete_many_, &find_, &find_key_,
-                               &live_, &queues_, &last_id_}) {
+                               &live_, &callbacks_due_, &queues_, &last_id_}) {
     const Statement closed = std::move(*statement);
   }
   sqlite3_close(std::exchange(reader_, nullptr));
@@ -169,13 +170,14 @@ Result<void> SqliteStore::connect() {
   delete_many_ = Statement(writer_, std::string(kDelete) + "AND callback <> 1 ORDER BY finished LIMIT ?)");
   find_ = Statement(reader_, select_whole() + "WHERE id = ?");
   find_key_ = Statement(reader_, "SELECT id, fingerprint FROM task WHERE idempotency_key = ?");
-  live_ = Statement(reader_, select_whole() + "WHERE state < 3 UNION ALL " + select_whole() + "WHERE callback = 1 AND state >= 3");
+  live_ = Statement(reader_, select_whole() + "INDEXED BY task_by_state WHERE state < 3");
+  callbacks_due_ = Statement(reader_, "SELECT id FROM task INDEXED BY task_callback_due WHERE callback = 1");
   queues_ = Statement(reader_, "SELECT name, paused, in_progress_max FROM queue");
   last_id_ = Statement(reader_, "SELECT coalesce(max(id), 0) FROM task");
   for (const Statement* statement : {&insert_, &update_, &save_queue_, &count_, &delete_old_, &delete_many_}) {
     if (statement->code() != SQLITE_OK) return std::unexpected(error(writer_, statement->code()));
   }
-  for (const Statement* statement : {&find_, &find_key_, &live_, &queues_, &last_id_}) {
+  for (const Statement* statement : {&find_, &find_key_, &live_, &callbacks_due_, &queues_, &last_id_}) {
     if (statement->code() != SQLITE_OK) return std::unexpected(error(reader_, statement->code()));
   }
   return count_final();
@@ -216,10 +218,11 @@ Result<void> SqliteStore::write(const Write& write) {
   if (const auto* insert = std::get_if<Insert>(&write)) {
     const Task& task = *insert->task;
     statement = &insert_;
-    insert_.bind(static_cast<std::int64_t>(task.id)).bind(task.created).bind(task.spec.queue).bind(task.spec.type).bind(task.spec.payload);
+    insert_.bind(static_cast<std::int64_t>(task.id)).bind(task.created).bind(task.spec.queue).bind(task.spec.type);
     insert_.bind(std::int64_t{task.spec.priority}).bind(task.spec.timeout).bind(std::int64_t{task.spec.failures_max}).bind_or_null(task.spec.unique_key);
     insert_.bind_or_null(task.spec.idempotency_key).bind(static_cast<std::int64_t>(task.spec.fingerprint)).bind_or_null(task.spec.callback);
     bind(insert_, task.progress);
+    insert_.bind_blob(task.spec.payload);
   } else if (const auto* update = std::get_if<Update>(&write)) {
     statement = &update_;
     bind(update_, update->progress);
@@ -309,6 +312,14 @@ Result<std::vector<Task>> SqliteStore::live() {
   return read_tasks(live_);
 }
 
+Result<std::vector<std::uint64_t>> SqliteStore::callbacks_due() {
+  const std::lock_guard lock(reading_);
+  std::vector<std::uint64_t> ids;
+  while (callbacks_due_.step() == SQLITE_ROW) ids.push_back(static_cast<std::uint64_t>(callbacks_due_.number()));
+  callbacks_due_.reset();
+  return ids;
+}
+
 Result<std::vector<QueueState>> SqliteStore::queues() {
   const std::lock_guard lock(reading_);
   std::vector<QueueState> queues;
@@ -370,7 +381,9 @@ Result<std::vector<Task>> SqliteStore::list(const Filter& filter, std::uint64_t 
            conditions + " ORDER BY id DESC LIMIT ?2)";
   }
   if (*index == '\0' && !filter.state) ids = "SELECT id FROM (SELECT id FROM task NOT INDEXED WHERE id < ?1 ORDER BY id DESC LIMIT ?2)";
-  const auto shortened = [](const std::string& column) { return "iif(length(" + column + ") <= " + std::to_string(kListedBytesMax) + ", " + column + ", NULL)"; };
+  const auto shortened = [](const std::string& column) {
+    return "iif(length(" + column + ") <= " + std::to_string(kListedBytesMax) + ", " + column + ", NULL)";
+  };
   const std::string sql = select(shortened("payload").c_str(), shortened("result").c_str()) + "WHERE id IN (" + ids + ") ORDER BY id DESC LIMIT ?2";
   const std::lock_guard lock(reading_);
   Statement statement(reader_, sql);

@@ -6,6 +6,7 @@
 
 #include <sqlite3.h>
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 
@@ -26,6 +27,7 @@ class SqliteStore final : public Store {
   Result<void> commit(std::span<const Write* const> writes) override;
   Result<std::size_t> sweep(const Retention& retention, Millis now, std::size_t most) override;
   Result<std::vector<Task>> live() override;
+  Result<std::vector<std::uint64_t>> callbacks_due() override;
   Result<std::vector<QueueState>> queues() override;
   Result<std::uint64_t> last_id() override;
   Result<std::optional<Task>> find(std::uint64_t id) override;
@@ -47,16 +49,16 @@ class SqliteStore final : public Store {
   std::string file_;
   const char* vfs_;
   std::string damage_;
-  bool damaged_ = false;  // SQLite has said so
+  std::atomic<bool> damaged_ = false;  // SQLite has said so
   // The journal's thread.
   sqlite3* writer_ = nullptr;
-  std::uint64_t final_most_ = 0;    // at least as many final tasks as there are: counting a million takes a while
-  std::uint64_t to_delete_ = 0;     // as retention by count has it
+  std::uint64_t final_most_ = 0;  // at least as many final tasks as there are: counting a million takes a while
+  std::uint64_t to_delete_ = 0;   // as retention by count has it
   Statement begin_, commit_, rollback_, insert_, update_, save_queue_, count_, delete_old_, delete_many_;
   // Any thread's, with the mutex held.
   std::mutex reading_;
   sqlite3* reader_ = nullptr;
-  Statement find_, find_key_, live_, queues_, last_id_;
+  Statement find_, find_key_, live_, callbacks_due_, queues_, last_id_;
 };
 
 }  // namespace ringmaster::dispatch

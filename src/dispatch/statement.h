@@ -35,6 +35,11 @@ class Statement {
     sqlite3_bind_int64(statement_, ++bound_, number);
     return *this;
   }
+  // Bytes; likewise. None at all is NULL.
+  Statement& bind_blob(std::string_view bytes) {
+    sqlite3_bind_blob(statement_, ++bound_, bytes.empty() ? nullptr : bytes.data(), static_cast<int>(bytes.size()), SQLITE_STATIC);
+    return *this;
+  }
   Statement& bind_null() {
     sqlite3_bind_null(statement_, ++bound_);
     return *this;
@@ -55,7 +60,7 @@ class Statement {
   std::int64_t number() { return sqlite3_column_int64(statement_, column_++); }
   std::string text() {
     const int column = column_++;
-    const auto* bytes = reinterpret_cast<const char*>(sqlite3_column_text(statement_, column));
+    const auto* bytes = static_cast<const char*>(sqlite3_column_blob(statement_, column));
     return bytes == nullptr ? std::string() : std::string(bytes, static_cast<std::size_t>(sqlite3_column_bytes(statement_, column)));
   }
 

@@ -58,8 +58,10 @@ class Store {
   // Deletes final tasks that need not be kept, at most `most` at a time. Gives how many.
   virtual Result<std::size_t> sweep(const Retention& retention, Millis now, std::size_t most) = 0;
 
-  // All that are not final, and those whose callback is due; whole.
+  // All that are not final, whole.
   virtual Result<std::vector<Task>> live() = 0;
+  // Final tasks whose callback is due.
+  virtual Result<std::vector<std::uint64_t>> callbacks_due() = 0;
   virtual Result<std::vector<QueueState>> queues() = 0;
   virtual Result<std::uint64_t> last_id() = 0;
   virtual Result<std::optional<Task>> find(std::uint64_t id) = 0;

@@ -208,7 +208,7 @@ class PowerLoss {
 
  private:
   struct Known {
-    bool promised = false;  // its insertion was acknowledged
+    bool promised = false;           // its insertion was acknowledged
     std::vector<unsigned> possible;  // attempts: the acknowledged one, and later ones that failed
   };
 
@@ -282,8 +282,8 @@ TEST(StoreWithoutPower, LosesNothingThatWasAcknowledged) {
     acknowledged += history.acknowledged();
     failures += history.failures();
   }
-  std::printf("%llu histories: %llu writes acknowledged, %llu calls failed\n", static_cast<unsigned long long>(histories), static_cast<unsigned long long>(acknowledged),
-              static_cast<unsigned long long>(failures));
+  std::printf("%llu histories: %llu writes acknowledged, %llu calls failed\n", static_cast<unsigned long long>(histories),
+              static_cast<unsigned long long>(acknowledged), static_cast<unsigned long long>(failures));
 }
 
 }  // namespace

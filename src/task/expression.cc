@@ -39,6 +39,9 @@ double call_sleep(void* data, double seconds) {
   return seconds;
 }
 
+// Takes no time: for checking.
+double call_nothing(void*, double) { return 0; }
+
 double call_isprime(void* data, double n) {
   if (!(n >= 0 && n <= 9007199254740992.0 && n == std::floor(n))) throw Fault{"isprime() takes whole numbers from 0 to 9007199254740992"};
   return is_prime(static_cast<std::uint64_t>(n), static_cast<const Surroundings*>(data)->stopped) ? 1 : 0;
@@ -63,20 +66,19 @@ Result<void> check_bounds(std::string_view text) {
   return {};
 }
 
-// Runs `use` with a parser for `text`, and turns what it throws into an error.
-template <class F>
-Result<double> with_parser(std::string_view text, const Surroundings& surroundings, F use) {
+// Evaluates `text` with these functions, and turns what that throws into an error.
+Result<double> run(std::string_view text, const Surroundings& surroundings, mu::fun_userdata_type1 sleep, mu::fun_userdata_type1 isprime) {
   if (const auto bounded = check_bounds(text); !bounded) return std::unexpected(bounded.error());
   try {
     mu::Parser parser;
     void* data = const_cast<Surroundings*>(&surroundings);  // NOLINT(cppcoreguidelines-pro-type-const-cast): muParser's signature
     // Not optimised away: they have effects, or throw.
-    parser.DefineFunUserData("sleep", call_sleep, data, false);
-    parser.DefineFunUserData("isprime", call_isprime, data, false);
+    parser.DefineFunUserData("sleep", sleep, data, false);
+    parser.DefineFunUserData("isprime", isprime, data, false);
     parser.EnableBuiltInOprt(true);
     parser.EnableOptimizer(false);
     parser.SetExpr(std::string(text));
-    return use(parser);
+    return parser.Eval();
   } catch (const Fault& fault) {
     return base::fail(Code::invalid, fault.why, Source::client);
   } catch (const mu::Parser::exception_type& error) {
@@ -84,7 +86,9 @@ Result<double> with_parser(std::string_view text, const Surroundings& surroundin
     const std::string message = error.GetMsg();
     std::string why = message.substr(0, std::min(message.find(" at position"), message.find(" at expression position")));
     while (!why.empty() && (why.back() == '.' || why.back() == '\n')) why.pop_back();
-    return base::fail(Code::invalid, why + " at position " + std::to_string(std::min<std::size_t>(static_cast<std::size_t>(std::max(error.GetPos(), 0)), text.size()) + 1), Source::client);
+    return base::fail(Code::invalid,
+                      why + " at position " + std::to_string(std::min<std::size_t>(static_cast<std::size_t>(std::max(error.GetPos(), 0)), text.size()) + 1),
+                      Source::client);
   } catch (const std::exception& error) {
     return base::fail(Code::invalid, error.what(), Source::client);
   }
@@ -93,25 +97,21 @@ Result<double> with_parser(std::string_view text, const Surroundings& surroundin
 }  // namespace
 
 Result<void> check_expression(std::string_view text) {
-  static const Surroundings kNone{[](double) {}, [] { return true; }};
-  const auto checked = with_parser(text, kNone, [](mu::Parser& parser) -> Result<double> {
-    // With sleep() and isprime() answering at once nothing in it can take time.
-    try {
-      parser.Eval();
-    } catch (const Fault&) {  // a fault of the values, which the evaluation will tell: "division by zero"
-    }
-    return 0.0;
-  });
+  // muParser compiles when it evaluates. With these two doing nothing that takes no time, and has no faults of values: those
+  // the real evaluation tells.
+  static const Surroundings kNone;
+  const auto checked = run(text, kNone, call_nothing, call_nothing);
   if (!checked) return std::unexpected(checked.error());
   return {};
 }
 
 Result<double> evaluate(std::string_view text, const Surroundings& surroundings) {
-  const auto value = with_parser(text, surroundings, [](mu::Parser& parser) -> Result<double> { return parser.Eval(); });
+  const auto value = run(text, surroundings, call_sleep, call_isprime);
   if (surroundings.stopped()) return base::fail(Code::cancelled, "it was stopped");
   if (value && !std::isfinite(*value)) {
     // muParser's own division gives infinities.
-    return base::fail(Code::invalid, std::isnan(*value) ? "the result is not a number" : "the result is infinite: division by zero, or too large", Source::client);
+    return base::fail(Code::invalid, std::isnan(*value) ? "the result is not a number" : "the result is infinite: division by zero, or too large",
+                      Source::client);
   }
   return value;
 }

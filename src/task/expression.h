@@ -17,7 +17,7 @@ inline constexpr std::size_t kExpressionBytesMax = 1000;
 inline constexpr unsigned kExpressionDepthMax = 50;
 inline constexpr double kSleepSecondsMax = 60;
 
-// Trial division. False at once when `stopped` says so; it is asked every few million steps.
+// Trial division. False at once when `stopped` says so; it is asked every million steps.
 bool is_prime(std::uint64_t n, const std::function<bool()>& stopped);
 
 // Whether it can be understood. Error invalid: what is wrong, and at which position (counted from 1) where that is known.

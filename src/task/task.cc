@@ -38,9 +38,8 @@ std::uint64_t next_id(std::uint64_t last, Millis now) {
 }
 
 Millis delay(const BackOff& back_off, unsigned failures, base::Random& random) {
-  static constexpr unsigned kDoublingsMax = 40;
-  const Millis doubled = back_off.base << std::min(failures == 0 ? 0 : failures - 1, kDoublingsMax);
-  const Millis whole = std::clamp<Millis>(doubled, 1, std::max<Millis>(back_off.most, 1));
+  Millis whole = std::clamp<Millis>(back_off.base, 1, std::max<Millis>(back_off.most, 1));
+  for (unsigned i = 1; i < failures && whole < back_off.most; ++i) whole = std::min(whole * 2, back_off.most);
   return whole - static_cast<Millis>(random.unit() * static_cast<double>(whole / 2));
 }
 
@@ -81,10 +80,10 @@ unsigned begin_attempt(Task& task, std::string_view replica, Millis now) {
 Result<void> conclude(Task& task, unsigned attempt, Outcome outcome, const BackOff& back_off, Millis now, base::Random& random) {
   Progress& progress = task.progress;
   if (progress.state != State::in_progress || progress.attempt != attempt) {
-    return base::fail(Code::exists,
-                      "attempt " + std::to_string(attempt) + " is over: the task is " + std::string(name(progress.state)) + ", attempt " +
-                          std::to_string(progress.attempt),
-                      Source::client);
+    return base::fail(
+        Code::exists,
+        "attempt " + std::to_string(attempt) + " is over: the task is " + std::string(name(progress.state)) + ", attempt " + std::to_string(progress.attempt),
+        Source::client);
   }
   using Kind = Outcome::Kind;
   if (outcome.kind == Kind::success) {

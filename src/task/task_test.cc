@@ -14,7 +14,9 @@ using Kind = Outcome::Kind;
 class Life : public testing::Test {
  protected:
   Life() { admit(task_, 1000); }
-  base::Result<void> end(Kind kind, unsigned attempt, Millis now = 2000) { return conclude(task_, attempt, {kind, "text", "application/json"}, {100, 1000}, now, random_); }
+  base::Result<void> end(Kind kind, unsigned attempt, Millis now = 2000) {
+    return conclude(task_, attempt, {kind, "text", "application/json"}, {100, 1000}, now, random_);
+  }
   Task task_;
   base::Random random_{7};
 };

@@ -118,6 +118,10 @@ static Async<Result<FetchResponse>> ask(io::Stream& stream, ResponseReader& read
     const auto more = co_await reader.read_body(deadline - stream.watch().loop().now());
     if (!more) co_return std::unexpected(more.error());
     response.body += *more;
+    if (response.body.size() > body_bytes_max && response.status >= 300) {
+      response.body.resize(body_bytes_max);  // an error is known by its status; its page may be cut
+      co_return response;
+    }
     if (response.body.size() > body_bytes_max) {
       co_return base::fail(Code::too_large, "the answer has more than " + std::to_string(body_bytes_max) + " bytes", Source::replica);
     }
@@ -134,8 +138,9 @@ Async<Result<FetchResponse>> fetch(io::Loop& loop, const Endpoint& server, const
 
 Async<Result<FetchResponse>> fetch(ConnectionPool& pool, const FetchRequest& request, Time deadline, std::size_t body_bytes_max) {
   const auto reader = std::make_unique<ResponseReader>();
+  const bool repeatable = request.method == "GET" || request.method == "HEAD";
+  std::unique_ptr<ClientConnection> connection = pool.take();
   while (true) {
-    std::unique_ptr<ClientConnection> connection = pool.take();
     const bool kept = connection != nullptr;
     if (!kept) {
       auto made = co_await pool.connect(deadline);
@@ -145,7 +150,8 @@ Async<Result<FetchResponse>> fetch(ConnectionPool& pool, const FetchRequest& req
     auto response = co_await ask(connection->stream(), *reader, request, true, deadline, body_bytes_max);
     if (response && reader->reusable()) pool.put(std::move(connection));
     const bool was_over = !response && kept && !reader->any_bytes() && (response.error().code == Code::closed || response.error().code == Code::reset);
-    if (!was_over) co_return response;
+    if (!was_over || !repeatable) co_return response;
+    connection.reset();
   }
 }
 

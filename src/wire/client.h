@@ -94,7 +94,8 @@ class ResponseReader {
   bool ended_ = false;
 };
 
-// One request and its whole answer: for checks, tasks and command-line tools.
+// One request and its whole answer: for checks, tasks and command-line tools. A body of more than `body_bytes_max` is the error
+// too_large, but is cut where the status is no success.
 struct FetchRequest {
   std::string method = "GET";
   std::string target = "/";
@@ -111,7 +112,8 @@ struct FetchResponse {
 };
 // On a connection of its own.
 Async<Result<FetchResponse>> fetch(io::Loop& loop, const Endpoint& server, const FetchRequest& request, Time deadline, std::size_t body_bytes_max);
-// On a kept one if there is one, and kept afterwards. One that turns out to have ended meanwhile is replaced, once.
+// On a kept one if there is one, and kept afterwards. If that turns out to have ended meanwhile a GET or HEAD is sent again, on
+// a new one; whether anything else was begun nobody knows, and it fails with `closed` or `reset`.
 Async<Result<FetchResponse>> fetch(ConnectionPool& pool, const FetchRequest& request, Time deadline, std::size_t body_bytes_max);
 
 }  // namespace ringmaster::wire

@@ -1,0 +1,111 @@
+// Pull workers, for those who cannot be reached; and what operators set of a queue.
+#include "dispatch/queue.h"
+
+namespace ringmaster::dispatch {
+
+using base::Source;
+using task::State;
+
+Async<Result<std::vector<LivePtr>>> Dispatcher::lease(std::string name, std::string worker, std::size_t most, Millis lease, Time deadline) {
+  if (!not_ready_.empty()) co_return base::fail(Code::unavailable, not_ready_);
+  const auto found = queues_.find(name);
+  if (found == queues_.end()) co_return base::fail(Code::not_found, "there is no queue '" + name + "'", Source::client);
+  Queue& queue = *found->second;
+  std::vector<LivePtr> leased;
+  while (true) {
+    while (leased.size() < most && can_begin(queue)) {
+      const LivePtr live = take_first(queue);
+      if (live == nullptr) break;
+      task::begin_attempt(live->task, worker, now());
+      live->task.progress.lease_until = now() + lease;
+      live->leased = true;
+      ++queue.in_progress;
+      ++queue.figures.attempts;
+      leased.push_back(live);
+    }
+    if (!leased.empty() || stopping_) break;
+    const Code woken = co_await queue.arrived.wait(loop_, deadline);
+    if (woken != Code::ok) break;
+  }
+  std::vector<unsigned> attempts;
+  for (const LivePtr& live : leased) {
+    attempts.push_back(live->task.progress.attempt);
+    scope_.spawn(save(live));
+  }
+  // Only those that are on disk, and the worker's still.
+  std::vector<LivePtr> given;
+  for (std::size_t i = 0; i < leased.size(); ++i) {
+    const bool written = co_await await_commit(leased[i]);
+    if (written && leased[i]->leased && leased[i]->task.progress.attempt == attempts[i]) given.push_back(leased[i]);
+  }
+  co_return given;
+}
+
+// The task, if the worker still has it.
+static Result<LivePtr> still_leased(Result<LivePtr> found, unsigned attempt) {
+  if (!found) return found;
+  const Progress& progress = (*found)->task.progress;
+  if ((*found)->leased && progress.attempt == attempt) return found;
+  const bool offered = progress.state == task::State::in_progress && progress.attempt == attempt;
+  return base::fail(Code::exists,
+                    offered ? "this attempt was offered to a replica, and is not leased to a worker"
+                            : "attempt " + std::to_string(attempt) + " is over: the task is " + std::string(task::name(progress.state)) + ", attempt " +
+                                  std::to_string(progress.attempt),
+                    Source::client);
+}
+
+Async<Result<LivePtr>> Dispatcher::heartbeat(std::uint64_t id, unsigned attempt, Millis lease) {
+  auto found = co_await find(id);
+  const auto leased = still_leased(std::move(found), attempt);
+  if (!leased) co_return leased;
+  (*leased)->task.progress.lease_until = now() + lease;
+  co_return co_await save_and_tell(*leased);
+}
+
+Async<Result<LivePtr>> Dispatcher::conclude(std::uint64_t id, unsigned attempt, task::Outcome outcome) {
+  auto found = co_await find(id);
+  const auto leased = still_leased(std::move(found), attempt);
+  if (!leased) co_return leased;
+  const LivePtr live = *leased;
+  Queue& queue = queue_of(*live);
+  queue.figures.failures += outcome.kind == task::Outcome::Kind::success ? 0 : 1;
+  if (auto ended = task::conclude(live->task, attempt, std::move(outcome), queue.back_off, now(), loop_.random()); !ended) {
+    co_return std::unexpected(ended.error());
+  }
+  live->leased = false;
+  --queue.in_progress;
+  place_freed(queue);
+  co_return co_await save_and_tell(live);
+}
+
+// --- queues ---
+
+std::vector<QueueView> Dispatcher::queues() const {
+  std::vector<QueueView> views;
+  for (const auto& [name, queue] : queues_) {
+    QueueView& view = views.emplace_back(QueueView{&queue->settings, queue->state, 0, queue->pending.size(), queue->in_progress, queue->figures});
+    view.scheduled = queue->live - std::min(queue->live, view.pending + view.in_progress);
+  }
+  return views;
+}
+
+Async<Result<void>> Dispatcher::set_queue(std::string name, std::optional<bool> paused, std::optional<unsigned> in_progress_max) {
+  if (!not_ready_.empty()) co_return base::fail(Code::unavailable, not_ready_);
+  const auto found = queues_.find(name);
+  if (found == queues_.end()) co_return base::fail(Code::not_found, "there is no queue '" + name + "'", Source::client);
+  Queue& queue = *found->second;
+  if (paused) queue.wanted.paused = *paused;
+  if (in_progress_max) queue.wanted.in_progress_max = *in_progress_max;
+  const QueueState wanted = queue.wanted;
+  auto commit = journal_->commit(wanted);
+  const auto written = co_await commit;
+  if (!written) {
+    queue.wanted = queue.state;
+    co_return written;
+  }
+  queue.state = wanted;
+  place_freed(queue);
+  co_return Result<void>{};
+}
+
+}  // namespace ringmaster::dispatch
