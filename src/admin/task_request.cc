@@ -161,6 +161,16 @@ Result<void> read_payload(const json* payload, const config::Config& config, tas
 
 }  // namespace
 
+Result<Millis> number_of(const json& body, const char* name, Millis otherwise, Millis least, Millis most) {
+  const auto found = body.find(name);
+  if (found == body.end()) return otherwise;
+  const bool fits = found->is_number_integer() && (!found->is_number_unsigned() || found->get<std::uint64_t>() <= INT64_MAX);
+  if (!fits || found->get<Millis>() < least || found->get<Millis>() > most) {
+    return invalid("'" + std::string(name) + "' must be a whole number from " + std::to_string(least) + " to " + std::to_string(most));
+  }
+  return found->get<Millis>();
+}
+
 Result<Submission> parse_submission(const json& body, const config::Config& config, Millis now) {
   if (!body.is_object()) return invalid("a task must be a JSON object such as {\"type\":\"sleep\",\"payload\":{\"seconds\":1}}");
   Members members(body);

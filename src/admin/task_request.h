@@ -19,6 +19,9 @@ struct Submission {
 // One task, as POST /v1/tasks takes it. Errors: too_large for the payload; invalid for all else, with the member's name.
 base::Result<Submission> parse_submission(const nlohmann::json& body, const config::Config& config, task::Millis now);
 
+// A member that is a whole number within bounds; `otherwise` if it is not there. Error invalid, with the member's name.
+base::Result<task::Millis> number_of(const nlohmann::json& body, const char* name, task::Millis otherwise, task::Millis least, task::Millis most);
+
 // "2026-01-31T12:00:00Z" or with milliseconds.
 std::optional<task::Millis> parse_time(std::string_view text);
 

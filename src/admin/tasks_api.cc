@@ -7,7 +7,6 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
-#include "base/names.h"
 #include "dispatch/task_json.h"
 #include "wire/hangup.h"
 
@@ -26,10 +25,8 @@ using task::Millis;
 static constexpr std::string_view kTasks = "/v1/tasks";
 static constexpr std::string_view kQueues = "/v1/queues";
 static constexpr std::string_view kWork = "/v1/work:";
-static constexpr unsigned kWaitMax = 300;  // seconds
 static constexpr std::size_t kBatchMax = 1000;
 static constexpr std::size_t kBatchBytesMax = 16 << 20;
-static constexpr Millis kLeaseMax = 24LL * 3600 * 1000;
 
 static std::string dump(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace) + "\n"; }
 static std::unexpected<base::Error> invalid(std::string why) { return base::fail(Code::invalid, std::move(why), Source::client); }
@@ -134,7 +131,7 @@ static json queue_json(const QueueView& view) {
 Async<void> TasksApi::wait_for(wire::Exchange& exchange, const LivePtr& live, unsigned seconds) {
   io::Fiber& fiber = co_await io::this_fiber();
   const wire::HangupGuard guard(exchange.client_watch(), fiber);
-  co_await dispatcher_->await_end(live, exchange.loop().now() + std::chrono::seconds(std::min(seconds, kWaitMax)));
+  co_await dispatcher_->await_end(live, exchange.loop().now() + std::chrono::seconds(std::min(seconds, kTaskWaitMax)));
 }
 
 // --- reading ---
@@ -409,7 +406,7 @@ Async<void> TasksApi::submit(wire::Exchange& exchange, const json& body) {
   if (wait) co_await wait_for(exchange, *submitted, *wait);
   const std::string id = task::to_text(live.task.id);
   std::string extra = "Location: /v1/tasks/" + id + "\r\n";
-  if (wait) extra += "Preference-Applied: wait=" + std::to_string(std::min(*wait, kWaitMax)) + "\r\n";
+  if (wait) extra += "Preference-Applied: wait=" + std::to_string(std::min(*wait, kTaskWaitMax)) + "\r\n";
   if (task::is_final(live.task.progress.state)) {
     const json value = task(live);
     co_await reply_json(exchange, 200, value, extra);
@@ -472,22 +469,6 @@ Async<void> TasksApi::act(wire::Exchange& exchange, std::string_view text, std::
   co_await reply_json(exchange, 200, value);
 }
 
-// Members of small bodies: text, and whole numbers within bounds.
-static std::string text_of(const json& body, const char* name, std::string otherwise = {}) {
-  const auto found = body.find(name);
-  return found != body.end() && found->is_string() ? found->get<std::string>() : std::move(otherwise);
-}
-
-static Result<Millis> number_of(const json& body, const char* name, Millis otherwise, Millis least, Millis most) {
-  const auto found = body.find(name);
-  if (found == body.end()) return otherwise;
-  const bool fits = found->is_number_integer() && (!found->is_number_unsigned() || found->get<std::uint64_t>() <= INT64_MAX);
-  if (!fits || found->get<Millis>() < least || found->get<Millis>() > most) {
-    return invalid("'" + std::string(name) + "' must be a whole number from " + std::to_string(least) + " to " + std::to_string(most));
-  }
-  return found->get<Millis>();
-}
-
 Async<void> TasksApi::set_queue(wire::Exchange& exchange, std::string_view name, const json& body) {
   const auto before = dispatcher_->queues();
   if (find(before, name) == nullptr) {
@@ -520,74 +501,6 @@ Async<void> TasksApi::set_queue(wire::Exchange& exchange, std::string_view name,
   }
   const auto after = dispatcher_->queues();
   const json value = queue_json(*find(after, queue));
-  co_await reply_json(exchange, 200, value);
-}
-
-// --- pull workers ---
-
-Async<void> TasksApi::lease(wire::Exchange& exchange, const json& body) {
-  const auto most = number_of(body, "n", 1, 1, 1000);
-  const auto lease_ms = number_of(body, "lease_ms", 30'000, 100, kLeaseMax);
-  const auto wait = number_of(body, "wait_s", 0, 0, kWaitMax);
-  const std::string worker = text_of(body, "worker");
-  std::string fault = !most ? most.error().detail : !lease_ms ? lease_ms.error().detail : !wait ? wait.error().detail : "";
-  // It will stand in answers and in the log.
-  if (!base::is_replica_name(worker)) fault = "'worker' must be the worker's name: letters, digits, ' _.-', at most 63, a letter or digit first";
-  if (body.contains("queue") && !body["queue"].is_string()) fault = "'queue' must be a queue's name";
-  if (!fault.empty()) {
-    co_await wire::reply_error(exchange, pages_, 422, fault);
-    co_return;
-  }
-  io::Fiber& fiber = co_await io::this_fiber();
-  const wire::HangupGuard guard(exchange.client_watch(), fiber);
-  const auto deadline = exchange.loop().now() + std::chrono::seconds(*wait);
-  const std::string queue = text_of(body, "queue", config_.queues.front().name);
-  const auto leased = co_await dispatcher_->lease(queue, worker, static_cast<std::size_t>(*most), *lease_ms, deadline);
-  if (!leased) {
-    co_await refuse(exchange, leased.error());
-    co_return;
-  }
-  json tasks = json::array();
-  for (const LivePtr& live : *leased) tasks.push_back(dispatch::task_json(live->task));
-  const json value = {{"tasks", tasks}};
-  co_await reply_json(exchange, 200, value);
-}
-
-Async<void> TasksApi::report(wire::Exchange& exchange, std::string_view verb, const json& body) {
-  const auto id = task::parse_id(text_of(body, "id"));
-  const auto attempt = number_of(body, "attempt", 0, 1, UINT32_MAX);
-  const auto lease_ms = number_of(body, "lease_ms", 30'000, 100, kLeaseMax);
-  if (!id || !attempt || *attempt == 0 || !lease_ms) {
-    std::string why = "the body must name the task's 'id' and the 'attempt' that was leased";
-    if (!lease_ms) why = lease_ms.error().detail;
-    co_await wire::reply_error(exchange, pages_, 422, why);
-    co_return;
-  }
-  const auto number = static_cast<unsigned>(*attempt);
-  Result<LivePtr> done = base::fail(Code::internal);
-  if (verb == "heartbeat") {
-    done = co_await dispatcher_->heartbeat(*id, number, *lease_ms);
-  } else if (verb == "complete") {
-    const auto result = body.find("result");
-    task::Outcome outcome{task::Outcome::Kind::success, result == body.end() ? "" : result->dump(-1, ' ', false, json::error_handler_t::replace),
-                          result == body.end() ? "" : "application/json"};
-    if (outcome.text.size() > config_.tasks.result_bytes_max) {
-      co_await wire::reply_error(exchange, pages_, 413, "the result has more than " + std::to_string(config_.tasks.result_bytes_max) + " bytes");
-      co_return;
-    }
-    done = co_await dispatcher_->conclude(*id, number, std::move(outcome));
-  } else {
-    const auto final = body.find("final");
-    const bool for_good = final != body.end() && final->is_boolean() && final->get<bool>();
-    task::Outcome outcome{for_good ? task::Outcome::Kind::rejected : task::Outcome::Kind::failure,
-                          text_of(body, "error", "the worker gave no reason").substr(0, 1000)};
-    done = co_await dispatcher_->conclude(*id, number, std::move(outcome));
-  }
-  if (!done) {
-    co_await refuse(exchange, done.error());
-    co_return;
-  }
-  const json value = task(**done);
   co_await reply_json(exchange, 200, value);
 }
 

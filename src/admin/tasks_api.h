@@ -51,6 +51,8 @@ class TasksApi {
   const wire::Handler& pages_;
 };
 
+inline constexpr unsigned kTaskWaitMax = 300;  // seconds that a call waits at most
+
 // The status of an error of the dispatcher.
 unsigned status_of_task_error(base::Code code);
 
