@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <thread>
@@ -44,6 +45,68 @@ TEST(Admission, CountsWhatOldGenerationsHave) {
   Ticket second;
   EXPECT_TRUE(try_admit(fleet.pool, fleet.at(1), first));
   EXPECT_FALSE(try_admit(fleet.pool, fleet.at(1), second));
+}
+
+TEST(Admission, SharesTicketsBetweenTasksAndRequests) {
+  Fleet fleet(Policy::random, 1);
+  fleet.pool.max_in_flight = 4;
+  fleet.pool.tasks_max = 2;
+  fleet.pool.tasks_reserved = 1;
+  std::array<Ticket, 6> tickets;
+  const auto request = [&](std::size_t i) { return try_admit(fleet.pool, fleet.at(1), tickets.at(i)); };
+  const auto task = [&](std::size_t i) { return try_admit_task(fleet.pool, fleet.at(1), tickets.at(i)); };
+  EXPECT_TRUE(request(0) && request(1) && request(2));
+  EXPECT_FALSE(request(3));  // that one is a task's
+  EXPECT_TRUE(task(3));
+  EXPECT_FALSE(task(4) || request(4));  // full
+  tickets[0].release();
+  tickets[1].release();
+  EXPECT_TRUE(task(4));
+  EXPECT_FALSE(task(5));  // tasks have no more than two
+  EXPECT_TRUE(request(5));
+  EXPECT_EQ(fleet.at(1).in_flight(), 4U);
+  for (Ticket& ticket : tickets) ticket.release();
+  EXPECT_EQ(fleet.at(1).in_flight(), 0U);
+  EXPECT_EQ(fleet.at(1).tasks, 0U);
+  EXPECT_EQ(fleet.pool.status->in_flight, 0U);
+}
+
+// Requests on many threads, tasks on one: never more than there are tickets, and tasks find the one that is kept for them.
+TEST(Admission, KeepsTheReservedPlaceUnderThreads) {
+  Fleet fleet(Policy::random, 1);
+  fleet.pool.max_in_flight = 3;
+  fleet.pool.tasks_max = 1;
+  fleet.pool.tasks_reserved = 1;
+  std::atomic<bool> ended = false;
+  std::atomic<std::uint32_t> inside = 0;
+  std::atomic<std::uint32_t> most = 0;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 3; ++i) {
+    threads.emplace_back([&] {
+      while (!ended) {
+        Ticket ticket;
+        if (!try_admit(fleet.pool, fleet.at(1), ticket)) continue;
+        const std::uint32_t now = ++inside;
+        for (std::uint32_t seen = most; now > seen && !most.compare_exchange_weak(seen, now);) {}
+        --inside;
+      }
+    });
+  }
+  // A passing addition of a request that is turned away may stand in its way, but not for long.
+  for (int admitted = 0; admitted < 2'000;) {
+    Ticket ticket;
+    if (!try_admit_task(fleet.pool, fleet.at(1), ticket)) {
+      std::this_thread::yield();
+      continue;
+    }
+    ++admitted;
+    EXPECT_LE(++inside, 3U);
+    --inside;
+  }
+  ended = true;
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_LE(most, 3U);
+  EXPECT_EQ(fleet.at(1).in_flight(), 0U);
 }
 
 // A pool under keys of a Zipf-like law, one seed one history: requests come, end, and replicas fall ill and recover.

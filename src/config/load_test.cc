@@ -130,5 +130,36 @@ TEST(Routes, HaveTheirFaultsNamed) {
             "a random key limits nothing: use source, path, header:X, cookie:X or query:X");
 }
 
+TEST(Queues, HaveTheirFaultsNamed) {
+  const std::string pool = "[[listener]]\naddress = \"127.0.0.1:1\"\npool = \"web\"\n[pool.web]\ncommand = [\"x\", \"{port}\"]\n";
+  const auto first = [&](const std::string& rest) {
+    const auto parsed = parse("t", pool + rest);
+    const auto* faults = std::get_if<std::vector<Fault>>(&parsed);
+    return faults == nullptr ? std::string() : faults->front().message;
+  };
+  EXPECT_EQ(first("[queue.a]\npool = \"web\""), "");
+  EXPECT_EQ(first("[queue.a]\npool = \"wbe\""), "there is no pool 'wbe'");
+  EXPECT_EQ(first("[queue.\"a b\"]"), "'a b' is no queue name: letters, digits, '_' and '-', at most 32");
+  EXPECT_EQ(first("[queue.a]\nadmission = \"now\""), "admission \"now\" needs a pool: nobody knows when a pull worker comes");
+  EXPECT_EQ(first("[queue.a]\npolicy = \"ring\""), "policy: 'ring' is no policy for tasks; there are first_available, least_requests, round_robin");
+  EXPECT_EQ(first("[queue.a]\ntypes = [\"a b\"]"), "'a b' is no type: letters, digits, '_' and '-', at most 32");
+  EXPECT_EQ(first("max_in_flight = 2\n[pool.web.tasks]\nreserved = 2"), "reserved is a part of max_in_flight, and must be less");
+  EXPECT_EQ(first("proxy_protocol = \"v1\"\n[queue.a]\npool = \"web\""), "tasks are offered without a PROXY header, which the servers of pool 'web' expect");
+  EXPECT_EQ(first("[tasks]\ncallbacks = [\"http://127.0.0.1:1/\"]"), "callbacks are signed: callback_secret needs 16 characters or more");
+  EXPECT_EQ(first("[tasks]\ncallbacks = [\"https://x/\"]\ncallback_secret = \"0123456789abcdef\""), "'https://x/' is not of the form http://host:port/path");
+}
+
+TEST(Queues, AreInTheOrderOfTheFile) {
+  const std::string pool = "[[listener]]\naddress = \"127.0.0.1:1\"\npool = \"web\"\n[pool.web]\ncommand = [\"x\", \"{port}\"]\n";
+  const auto names = [](const std::string& text) {
+    std::string all;
+    const auto parsed = parse("t", text);
+    for (const Queue& queue : std::get<Config>(parsed).queues) all += queue.name;
+    return all;
+  };
+  EXPECT_EQ(names(pool + "[queue.b]\n[queue.a]\n"), "ba");
+  EXPECT_EQ(names("queue = {d = {}, c = {}}\n" + pool), "dc");
+}
+
 }  // namespace
 }  // namespace ringmaster::config
