@@ -100,9 +100,9 @@ const QueueView* TasksApi::find(const std::vector<QueueView>& views, std::string
   return found == views.end() ? nullptr : &*found;
 }
 
-json TasksApi::task(const dispatch::Live& live) const {
-  json value = dispatch::task_json(live.task);
-  if (const std::string what = dispatcher_->waits_for(live); !what.empty()) value["waits_for"] = what;
+json TasksApi::show(const task::Task& task) const {
+  json value = dispatch::task_json(task);
+  if (const std::string what = dispatcher_->waits_for(task); !what.empty()) value["waits_for"] = what;
   return value;
 }
 
@@ -160,7 +160,7 @@ Async<void> TasksApi::get(wire::Exchange& exchange, std::string_view path) {
   } else if (const auto id = path.starts_with("/v1/tasks/") ? id_in(path.substr(kTasks.size() + 1)) : std::nullopt) {
     const std::string_view rest = path.substr(kTasks.size() + 1 + 16);
     if (rest.empty()) {
-      co_await show(exchange, *id);
+      co_await show_task(exchange, *id);
     } else if (rest == "/result") {
       co_await show_result(exchange, *id);
     } else if (rest == "/events") {
@@ -184,7 +184,7 @@ Async<bool> TasksApi::wait_as_asked(wire::Exchange& exchange, const LivePtr& liv
   co_return !wait || seconds;
 }
 
-Async<void> TasksApi::show(wire::Exchange& exchange, std::uint64_t id) {
+Async<void> TasksApi::show_task(wire::Exchange& exchange, std::uint64_t id) {
   const auto found = co_await dispatcher_->find(id);
   if (!found) {
     co_await refuse(exchange, found.error());
@@ -192,7 +192,7 @@ Async<void> TasksApi::show(wire::Exchange& exchange, std::uint64_t id) {
   }
   const bool waited = co_await wait_as_asked(exchange, *found);
   if (!waited) co_return;
-  const json value = task(**found);
+  const json value = show((*found)->task);
   co_await reply_json(exchange, 200, value);
 }
 
@@ -213,7 +213,7 @@ Async<void> TasksApi::show_result(wire::Exchange& exchange, std::uint64_t id) {
     const std::string why = "the task is " + std::string(task::name(progress.state)) + (progress.error.empty() ? "" : ": " + progress.error);
     co_await wire::reply_error(exchange, pages_, 409, why);
   } else {
-    const json value = task(**found);
+    const json value = show((*found)->task);
     co_await reply_json(exchange, 202, value);
   }
 }
@@ -249,7 +249,7 @@ Async<void> TasksApi::stream_events(wire::Exchange& exchange, std::uint64_t id) 
     co_await dispatcher_->await_commit(live);
     const bool last = task::is_final(live->task.progress.state) || !dispatcher_->not_ready().empty();
     std::string event = ": still here\n\n";
-    if (!told || live->commits != seen) event = "event: " + std::string(task::name(live->task.progress.state)) + "\ndata: " + dump(task(*live)) + "\n";
+    if (!told || live->commits != seen) event = "event: " + std::string(task::name(live->task.progress.state)) + "\ndata: " + dump(show(live->task)) + "\n";
     told = true;
     seen = live->commits;
     const auto written = co_await exchange.write(event, last);
@@ -306,7 +306,7 @@ Async<void> TasksApi::list(wire::Exchange& exchange) {
     co_return;
   }
   json shown = json::array();
-  for (const task::Task& one : *tasks) shown.push_back(dispatch::task_json(one));
+  for (const task::Task& one : *tasks) shown.push_back(show(one));
   json value = {{"tasks", std::move(shown)}, {"next", nullptr}};
   if (tasks->size() == limit) value["next"] = task::to_text(tasks->back().id) + "-" + filter_hash(filter);
   co_await reply_json(exchange, 200, value);
@@ -408,7 +408,7 @@ Async<void> TasksApi::submit(wire::Exchange& exchange, const json& body) {
   std::string extra = "Location: /v1/tasks/" + id + "\r\n";
   if (wait) extra += "Preference-Applied: wait=" + std::to_string(std::min(*wait, kTaskWaitMax)) + "\r\n";
   if (task::is_final(live.task.progress.state)) {
-    const json value = task(live);
+    const json value = show(live.task);
     co_await reply_json(exchange, 200, value, extra);
     co_return;
   }
@@ -465,7 +465,7 @@ Async<void> TasksApi::act(wire::Exchange& exchange, std::string_view text, std::
     co_await refuse(exchange, done.error());
     co_return;
   }
-  const json value = task(**done);
+  const json value = show((*done)->task);
   co_await reply_json(exchange, 200, value);
 }
 

@@ -30,7 +30,7 @@ class TasksApi {
   io::Async<void> submit_batch(wire::Exchange& exchange, const nlohmann::json& body);
   io::Async<void> submit_one(base::Result<Submission> submission, nlohmann::json& answer);
   io::Async<void> list(wire::Exchange& exchange);
-  io::Async<void> show(wire::Exchange& exchange, std::uint64_t id);
+  io::Async<void> show_task(wire::Exchange& exchange, std::uint64_t id);
   io::Async<void> show_result(wire::Exchange& exchange, std::uint64_t id);
   io::Async<void> stream_events(wire::Exchange& exchange, std::uint64_t id);
   io::Async<void> act(wire::Exchange& exchange, std::string_view id, std::string_view verb);
@@ -43,7 +43,7 @@ class TasksApi {
   io::Async<void> wait_for(wire::Exchange& exchange, const dispatch::LivePtr& live, unsigned seconds);
   io::Async<void> reply_json(wire::Exchange& exchange, unsigned status, const nlohmann::json& value, std::string extra = {});
   io::Async<void> refuse(wire::Exchange& exchange, const base::Error& error, std::string_view queue = {});
-  nlohmann::json task(const dispatch::Live& live) const;
+  nlohmann::json show(const task::Task& task) const;
   const dispatch::QueueView* find(const std::vector<dispatch::QueueView>& views, std::string_view name) const;
 
   const config::Config& config_;

@@ -85,7 +85,7 @@ Async<void> TasksApi::report(wire::Exchange& exchange, std::string_view verb, co
     co_await refuse(exchange, done.error());
     co_return;
   }
-  const json value = task(**done);
+  const json value = show((*done)->task);
   co_await reply_json(exchange, 200, value);
 }
 

@@ -147,7 +147,11 @@ struct Job {
       result = value ? base::Result<json>(json::parse(task::to_text(*value))) : std::unexpected(value.error());
     } else if (const json number = member("number"); number.is_number_unsigned()) {
       result = json(task::is_prime(number.get<std::uint64_t>(), is_stopped));
-    } else if (const json seconds = member("seconds"); seconds.is_number() && seconds >= 0 && seconds <= task::kSleepSecondsMax) {
+    } else if (const json seconds = member("seconds"); seconds.is_number()) {
+      if (seconds < 0 || seconds > task::kSleepSecondsMax) {
+        result = base::fail(base::Code::invalid, "'seconds' must be from 0 to 60");
+        return;
+      }
       sleep(seconds.get<double>());
       result = seconds;
     }

@@ -520,16 +520,16 @@ const Journal::Figures& Dispatcher::journal_figures() const {
   return journal_ ? journal_->figures() : kNone;
 }
 
-std::string Dispatcher::waits_for(const Live& live) const {
-  const Progress& progress = live.task.progress;
+std::string Dispatcher::waits_for(const Task& task) const {
+  const Progress& progress = task.progress;
   if (progress.state == State::scheduled) return progress.failures > 0 ? "its time: it failed, and is tried again then" : "its time";
   if (progress.state != State::pending) return {};
-  const auto found = queues_.find(live.task.spec.queue);
+  const auto found = queues_.find(task.spec.queue);
   if (found == queues_.end()) return "its queue, which is not configured";
   const Queue& queue = *found->second;
   if (queue.state.paused) return "the queue to be resumed: it is paused";
   if (!queue.has_room()) return "others to end: the queue may have " + std::to_string(queue.in_progress_max()) + " in progress";
-  if (!queue.pending.is_first(live.task)) return "its turn: others were there before it, or have a higher priority";
+  if (!queue.pending.is_first(task)) return "its turn: others were there before it, or have a higher priority";
   if (queue.settings.pool.empty()) return "a pull worker";
   const balance::PoolView* pool = view_->find(queue.settings.pool);
   const auto count = [&](auto is) { return pool == nullptr ? 0 : std::ranges::count_if(pool->replicas, is); };

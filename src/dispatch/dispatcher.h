@@ -104,7 +104,7 @@ class Dispatcher {
   // What is not given stays as it is.
   Async<Result<void>> set_queue(std::string name, std::optional<bool> paused, std::optional<unsigned> in_progress_max);
   // What a task that waits is waiting for, in words.
-  std::string waits_for(const Live& live) const;
+  std::string waits_for(const Task& task) const;
   // After how long somebody who was turned away may come again.
   base::Duration retry_after(std::string_view queue) const;
 
