@@ -230,7 +230,7 @@ Async<void> TasksApi::stream_events(wire::Exchange& exchange, std::uint64_t id) 
     co_await wire::reply_error(exchange, pages_, 405, "events are there for GET only", "Allow: GET\r\n");
     co_return;
   }
-  const LivePtr live = *found;
+  const LivePtr& live = *found;
   http::ResponseHead head;
   head.status = 200;
   head.reason = "OK";

@@ -516,8 +516,8 @@ Duration Dispatcher::retry_after(std::string_view name) const {
 }
 
 const Journal::Figures& Dispatcher::journal_figures() const {
-  static const Journal::Figures kNone;
-  return journal_ ? journal_->figures() : kNone;
+  static const Journal::Figures none;
+  return journal_ ? journal_->figures() : none;
 }
 
 std::string Dispatcher::waits_for(const Task& task) const {

@@ -44,7 +44,7 @@ class JournalTest : public testing::Test {
       co_await b;
       e = true;
     }(std::move(body), ended));
-    while (!ended) loop_.turn(std::chrono::seconds(10));
+    while (!ended) loop_.turn(std::chrono::seconds(10));  // NOLINT(bugprone-infinite-loop): the fiber ends it
   }
   io::Async<void> write(std::uint64_t id, std::vector<Code>& outcomes) {
     auto commit = journal_->commit(Update{id, {}});

@@ -4,7 +4,6 @@
 namespace ringmaster::dispatch {
 
 using base::Source;
-using task::State;
 
 Async<Result<std::vector<LivePtr>>> Dispatcher::lease(std::string name, std::string worker, std::size_t most, Millis lease, Time deadline) {
   if (!not_ready_.empty()) co_return base::fail(Code::unavailable, not_ready_);
@@ -66,7 +65,7 @@ Async<Result<LivePtr>> Dispatcher::conclude(std::uint64_t id, unsigned attempt, 
   auto found = co_await find(id);
   const auto leased = still_leased(std::move(found), attempt);
   if (!leased) co_return leased;
-  const LivePtr live = *leased;
+  const LivePtr& live = *leased;
   Queue& queue = queue_of(*live);
   queue.figures.failures += outcome.kind == task::Outcome::Kind::success ? 0 : 1;
   if (auto ended = task::conclude(live->task, attempt, std::move(outcome), queue.back_off, now(), loop_.random()); !ended) {

@@ -1,5 +1,7 @@
 #include "dispatch/sqlite_store.h"
 
+#include <fmt/format.h>
+
 #include <array>
 #include <cstdio>
 
@@ -376,9 +378,9 @@ Result<std::vector<Task>> SqliteStore::list(const Filter& filter, std::uint64_t 
   std::string ids;
   for (std::size_t state = 0; state < task::kStateNames.size(); ++state) {
     if (filter.state && static_cast<std::size_t>(*filter.state) != state) continue;
-    const std::string by = *index != '\0' ? index : "task_by_state";
-    ids += (ids.empty() ? "" : " UNION ALL ") + ("SELECT id FROM (SELECT id FROM task INDEXED BY " + by) + " WHERE state = " + std::to_string(state) + " AND " +
-           conditions + " ORDER BY id DESC LIMIT ?2)";
+    if (!ids.empty()) ids += " UNION ALL ";
+    ids += fmt::format("SELECT id FROM (SELECT id FROM task INDEXED BY {} WHERE state = {} AND {} ORDER BY id DESC LIMIT ?2)",
+                       *index != '\0' ? index : "task_by_state", state, conditions);
   }
   if (*index == '\0' && !filter.state) ids = "SELECT id FROM (SELECT id FROM task NOT INDEXED WHERE id < ?1 ORDER BY id DESC LIMIT ?2)";
   const auto shortened = [](const std::string& column) {

@@ -136,7 +136,7 @@ class TestVfs {
   }
 
   static int open(sqlite3_vfs* v, const char* path, sqlite3_file* f, int flags, int* flags_out) {
-    static const sqlite3_io_methods kMethods = {
+    static const sqlite3_io_methods methods = {
         .iVersion = 2,
         .xClose = [](sqlite3_file*) { return SQLITE_OK; },
         .xRead = read,
@@ -158,7 +158,7 @@ class TestVfs {
     TestVfs& vfs = self(v);
     auto& file = vfs.files_[path == nullptr ? "temporary-" + std::to_string(vfs.files_.size()) : path];
     if (!file) file = std::make_unique<File>();
-    *reinterpret_cast<Open*>(f) = Open{{&kMethods}, &vfs, file.get()};
+    *reinterpret_cast<Open*>(f) = Open{{&methods}, &vfs, file.get()};
     if (flags_out != nullptr) *flags_out = flags;
     return SQLITE_OK;
   }

@@ -83,7 +83,7 @@ Result<double> run(std::string_view text, const Surroundings& surroundings, mu::
     return base::fail(Code::invalid, fault.why, Source::client);
   } catch (const mu::Parser::exception_type& error) {
     // muParser counts from 0, and says so in some of its messages only.
-    const std::string message = error.GetMsg();
+    const std::string& message = error.GetMsg();
     std::string why = message.substr(0, std::min(message.find(" at position"), message.find(" at expression position")));
     while (!why.empty() && (why.back() == '.' || why.back() == '\n')) why.pop_back();
     return base::fail(Code::invalid,
@@ -99,8 +99,8 @@ Result<double> run(std::string_view text, const Surroundings& surroundings, mu::
 Result<void> check_expression(std::string_view text) {
   // muParser compiles when it evaluates. With these two doing nothing that takes no time, and has no faults of values: those
   // the real evaluation tells.
-  static const Surroundings kNone;
-  const auto checked = run(text, kNone, call_nothing, call_nothing);
+  static const Surroundings nothing;
+  const auto checked = run(text, nothing, call_nothing, call_nothing);
   if (!checked) return std::unexpected(checked.error());
   return {};
 }

@@ -7,10 +7,10 @@
 namespace ringmaster::task {
 namespace {
 
-const Surroundings kQuiet{[](double) {}, [] { return false; }};
+const Surroundings quiet{[](double) {}, [] { return false; }};
 
 std::string value_of(std::string_view text) {
-  const auto value = evaluate(text, kQuiet);
+  const auto value = evaluate(text, quiet);
   return value ? to_text(*value) : value.error().detail;
 }
 

@@ -40,7 +40,7 @@ std::uint64_t next_id(std::uint64_t last, Millis now) {
 Millis delay(const BackOff& back_off, unsigned failures, base::Random& random) {
   Millis whole = std::clamp<Millis>(back_off.base, 1, std::max<Millis>(back_off.most, 1));
   for (unsigned i = 1; i < failures && whole < back_off.most; ++i) whole = std::min(whole * 2, back_off.most);
-  return whole - static_cast<Millis>(random.unit() * static_cast<double>(whole / 2));
+  return whole - static_cast<Millis>(random.unit() * static_cast<double>(whole) / 2);
 }
 
 static void finish(Task& task, State state, Millis now) {
