@@ -278,6 +278,16 @@ def ready(tasks):
         return False
 
 
+@pytest.mark.parametrize("policy, wanted", [("first_available", ["A", "A", "B"]), ("least_requests", ["A", "B", "C"]), ("round_robin", ["A", "B", "C"])])
+def test_policies(start, policy, wanted):
+    pool = POOL.replace("replicas = 3", 'replicas = 3\nnames = ["A", "B", "C"]') + "[pool.web.tasks]\nper_replica = 2\n" + HEALTH
+    # The servers' /sleep takes tasks beside each other, unlike their /task.
+    tasks = Tasks(start(pool + f'[queue.default]\npool = "web"\npath = "/sleep/1500"\npolicy = "{policy}"\n'))
+    assert [tasks.submit("x").json["replica"] for _ in wanted] == wanted
+    text = tasks.admin("GET", "/metrics").text
+    assert 'ringmaster_tasks_accepted_total{queue="default"} 3' in text and 'ringmaster_tasks_in_progress{queue="default"} 3' in text
+
+
 # --- pull workers ---
 
 
