@@ -146,7 +146,7 @@ def million(tasks):
         # They end by being written so: to work them all off takes longer than the measurement is worth.
         with contextlib.closing(sqlite3.connect(home / "s/tasks.db")) as database:
             database.execute("UPDATE task SET state = CASE WHEN id % 1000 = 0 THEN 4 ELSE 3 END, attempt = 1, replica = 'Server ' || (id % 7), "
-                             "started = created, finished = created + 5, result = '{\"result\":14}', result_type = 'application/json', "
+                             "started = created, finished = created + 5, result = CAST('{\"result\":14}' AS BLOB), result_type = 'application/json', "
                              "type = CASE WHEN id % 5000 = 0 THEN 'rare' ELSE type END")
             database.commit()
         began = time.monotonic()
