@@ -98,13 +98,10 @@ class Members {
   bool number(const char* name, Millis& value, Millis least, Millis most) {
     const json* member = find(name);
     if (member == nullptr) return false;
-    const bool fits = member->is_number_integer() && !(member->is_number_unsigned() && member->get<std::uint64_t>() > INT64_MAX);
-    if (!fits || member->get<Millis>() < least || member->get<Millis>() > most) {
-      complain(name, "must be a whole number from " + std::to_string(least) + " to " + std::to_string(most));
-      return false;
-    }
-    value = member->get<Millis>();
-    return true;
+    const auto read = number_of(object_, name, value, least, most);
+    if (!read && fault_.empty()) fault_ = read.error().detail;
+    value = read.value_or(value);
+    return read.has_value();
   }
   // A time, given as such or as milliseconds from `now`.
   void time(const char* absolute, const char* relative, Millis now, Millis& value) {

@@ -206,14 +206,13 @@ Async<void> Dispatcher::run(Queue& queue, LivePtr live, Place place, bool begun)
   }
   place.ticket.release();
   --queue.in_progress;
-  if (is_mine()) {
+  const bool mine = is_mine();
+  if (mine) {
     queue.figures.failures += outcome.kind == Kind::failure || outcome.kind == Kind::rejected ? 1 : 0;
     CHECK(task::conclude(live->task, attempt, std::move(outcome), queue.back_off, now(), loop_.random()).has_value());
-    place_freed(queue);  // the disk need not be waited for
-    co_await save(live);
-  } else {
-    place_freed(queue);
   }
+  wake(queue);  // the disk need not be waited for
+  if (mine) co_await save(live);
 }
 
 // The reason in a replica's answer, for people: what it says if it is JSON of a usual form, else its first characters.

@@ -192,8 +192,7 @@ void Dispatcher::saved(const LivePtr& live) {
   set_alarm(live);
   if (state == State::pending) {
     queue.pending.add(live->task, live);
-    queue.arrived.notify();
-    pump(queue.settings.pool);
+    wake(queue);
   } else if (task::is_final(state) && live_.contains(live->task.id)) {
     ++queue.figures.ended[static_cast<std::size_t>(state)];
     if (config_.tasks.log) {
@@ -234,7 +233,7 @@ void Dispatcher::forget(const Live& live) {
 void Dispatcher::unqueue(const Live& live) { queue_of(live).pending.remove(live.task); }
 
 // Somebody may begin now, of those who offer or of those who pull.
-void Dispatcher::place_freed(Queue& queue) {
+void Dispatcher::wake(Queue& queue) {
   queue.arrived.notify();
   pump(queue.settings.pool);
 }
@@ -279,7 +278,7 @@ void Dispatcher::ring(const LivePtr& live, Millis time) {
     const auto ended = task::conclude(live->task, live->task.progress.attempt, {task::Outcome::Kind::failure, "the worker's lease ran out"}, queue.back_off,
                                       time, loop_.random());
     if (ended) scope_.spawn(save(live));
-    place_freed(queue);
+    wake(queue);
     return;
   }
   const bool waited = live->task.progress.state == State::pending;
@@ -312,20 +311,26 @@ Async<void> Dispatcher::keep_house() {
 
 // --- submitting ---
 
-Result<Dispatcher::Queue*> Dispatcher::queue_for(const task::Spec& spec) {
+Result<Dispatcher::Queue*> Dispatcher::queue_named(std::string_view name) {
   if (!not_ready_.empty()) return base::fail(Code::unavailable, not_ready_);
-  const auto found = queues_.find(spec.queue);
-  if (found == queues_.end()) return base::fail(Code::not_found, "there is no queue '" + spec.queue + "'", Source::client);
-  const auto& types = found->second->settings.types;
+  const auto found = queues_.find(name);
+  if (found == queues_.end()) return base::fail(Code::not_found, "there is no queue '" + std::string(name) + "'", Source::client);
+  return found->second.get();
+}
+
+Result<Dispatcher::Queue*> Dispatcher::queue_for(const task::Spec& spec) {
+  const auto queue = queue_named(spec.queue);
+  if (!queue) return queue;
+  const auto& types = (*queue)->settings.types;
   if (!types.empty() && std::ranges::find(types, spec.type) == types.end()) {
     std::string known;
     for (const std::string& type : types) known += (known.empty() ? "" : ", ") + type;
     return base::fail(Code::invalid, "queue '" + spec.queue + "' does not take tasks of type '" + spec.type + "', but " + known, Source::client);
   }
-  if (!spec.callback.empty()) {
-    if (!may_call(spec.callback)) return base::fail(Code::denied, "the callback's URL is not among those that [tasks] callbacks allows", Source::client);
+  if (!spec.callback.empty() && !may_call(spec.callback)) {
+    return base::fail(Code::denied, "the callback's URL is not among those that [tasks] callbacks allows", Source::client);
   }
-  return found->second.get();
+  return queue;
 }
 
 Async<Result<LivePtr>> Dispatcher::submit(task::Spec spec, bool only_now) {
@@ -375,13 +380,17 @@ Result<void> Dispatcher::refuse(Queue& queue, const task::Spec& spec, bool nobod
 Async<Result<LivePtr>> Dispatcher::accept(Queue& queue, task::Spec spec, bool only_now) {
   // Whoever can begin at once gets it in the same transaction; but nobody overtakes those who wait.
   std::optional<Place> place;
-  const bool may_begin = can_begin(queue) && queue.pending.empty();
+  const auto give_back = [&] {
+    if (!place) return;
+    place.reset();
+    wake(queue);
+  };
+  const bool may_begin = spec.run_at <= now() && can_begin(queue) && queue.pending.empty();
   if (may_begin && (queue.settings.ask.empty() || only_now)) place = co_await choose_available(queue);
   const Millis time = now();
-  if (place && (!can_begin(queue) || spec.run_at > time)) place.reset();  // asking took its time
+  if (!can_begin(queue) || spec.run_at > time) give_back();  // asking took its time, or somebody set the clock
   if (auto refused = refuse(queue, spec, only_now && !place); !refused) {
-    place.reset();
-    place_freed(queue);
+    give_back();
     co_return std::unexpected(refused.error());
   }
   const auto live = std::make_shared<Live>();
@@ -400,10 +409,9 @@ Async<Result<LivePtr>> Dispatcher::accept(Queue& queue, task::Spec spec, bool on
   live->refused = !written;
   if (!written) {
     if (place) --queue.in_progress;
-    place.reset();
     forget(*live);
     tell_changed(*live);
-    place_freed(queue);
+    give_back();
     co_return std::unexpected(written.error());
   }
   ++queue.figures.accepted;
@@ -476,7 +484,7 @@ Async<Result<LivePtr>> Dispatcher::cancel(std::uint64_t id) {
   if (waited) unqueue(*live);
   if (std::exchange(live->leased, false)) --queue_of(*live).in_progress;
   if (live->offering != nullptr) live->offering->cancel();
-  place_freed(queue_of(*live));
+  wake(queue_of(*live));
   co_return co_await save_and_tell(live);
 }
 

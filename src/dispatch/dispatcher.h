@@ -138,6 +138,7 @@ class Dispatcher {
   Result<void> open_store(Found& found);
   void take_up(Found found);
   void take_up_task(Task task, Millis time);
+  Result<Queue*> queue_named(std::string_view name);
   Result<Queue*> queue_for(const task::Spec& spec);
   Async<Result<LivePtr>> replay(const task::Spec& spec);
   Result<void> refuse(Queue& queue, const task::Spec& spec, bool nobody_free);
@@ -151,7 +152,7 @@ class Dispatcher {
   void saved(const LivePtr& live);
   void count_end(Queue& queue);
   void unqueue(const Live& live);
-  void place_freed(Queue& queue);
+  void wake(Queue& queue);
   static void tell_changed(Live& live);
   void set_alarm(const LivePtr& live);
   Async<void> follow_clock();

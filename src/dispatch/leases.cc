@@ -6,10 +6,9 @@ namespace ringmaster::dispatch {
 using base::Source;
 
 Async<Result<std::vector<LivePtr>>> Dispatcher::lease(std::string name, std::string worker, std::size_t most, Millis lease, Time deadline) {
-  if (!not_ready_.empty()) co_return base::fail(Code::unavailable, not_ready_);
-  const auto found = queues_.find(name);
-  if (found == queues_.end()) co_return base::fail(Code::not_found, "there is no queue '" + name + "'", Source::client);
-  Queue& queue = *found->second;
+  const auto named = queue_named(name);
+  if (!named) co_return std::unexpected(named.error());
+  Queue& queue = **named;
   std::vector<LivePtr> leased;
   while (true) {
     while (leased.size() < most && can_begin(queue)) {
@@ -43,14 +42,9 @@ Async<Result<std::vector<LivePtr>>> Dispatcher::lease(std::string name, std::str
 // The task, if the worker still has it.
 static Result<LivePtr> still_leased(Result<LivePtr> found, unsigned attempt) {
   if (!found) return found;
-  const Progress& progress = (*found)->task.progress;
-  if ((*found)->leased && progress.attempt == attempt) return found;
-  const bool offered = progress.state == task::State::in_progress && progress.attempt == attempt;
-  return base::fail(Code::exists,
-                    offered ? "this attempt was offered to a replica, and is not leased to a worker"
-                            : "attempt " + std::to_string(attempt) + " is over: the task is " + std::string(task::name(progress.state)) + ", attempt " +
-                                  std::to_string(progress.attempt),
-                    Source::client);
+  if (const auto present = task::check_attempt((*found)->task, attempt); !present) return std::unexpected(present.error());
+  if ((*found)->leased) return found;
+  return base::fail(Code::exists, "this attempt was offered to a replica, and is not leased to a worker", Source::client);
 }
 
 Async<Result<LivePtr>> Dispatcher::heartbeat(std::uint64_t id, unsigned attempt, Millis lease) {
@@ -73,7 +67,7 @@ Async<Result<LivePtr>> Dispatcher::conclude(std::uint64_t id, unsigned attempt, 
   }
   live->leased = false;
   --queue.in_progress;
-  place_freed(queue);
+  wake(queue);
   co_return co_await save_and_tell(live);
 }
 
@@ -89,10 +83,9 @@ std::vector<QueueView> Dispatcher::queues() const {
 }
 
 Async<Result<void>> Dispatcher::set_queue(std::string name, std::optional<bool> paused, std::optional<unsigned> in_progress_max) {
-  if (!not_ready_.empty()) co_return base::fail(Code::unavailable, not_ready_);
-  const auto found = queues_.find(name);
-  if (found == queues_.end()) co_return base::fail(Code::not_found, "there is no queue '" + name + "'", Source::client);
-  Queue& queue = *found->second;
+  const auto named = queue_named(name);
+  if (!named) co_return std::unexpected(named.error());
+  Queue& queue = **named;
   if (paused) queue.wanted.paused = *paused;
   if (in_progress_max) queue.wanted.in_progress_max = *in_progress_max;
   const QueueState wanted = queue.wanted;
@@ -103,7 +96,7 @@ Async<Result<void>> Dispatcher::set_queue(std::string name, std::optional<bool> 
     co_return written;
   }
   queue.state = wanted;
-  place_freed(queue);
+  wake(queue);
   co_return Result<void>{};
 }
 

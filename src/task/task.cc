@@ -77,14 +77,17 @@ unsigned begin_attempt(Task& task, std::string_view replica, Millis now) {
   return ++task.progress.attempt;
 }
 
+Result<void> check_attempt(const Task& task, unsigned attempt) {
+  const Progress& progress = task.progress;
+  if (progress.state == State::in_progress && progress.attempt == attempt) return {};
+  const std::string number = std::to_string(attempt);
+  const std::string present = std::to_string(progress.attempt);
+  return base::fail(Code::exists, "attempt " + number + " is over: the task is " + std::string(name(progress.state)) + ", attempt " + present, Source::client);
+}
+
 Result<void> conclude(Task& task, unsigned attempt, Outcome outcome, const BackOff& back_off, Millis now, base::Random& random) {
+  if (auto present = check_attempt(task, attempt); !present) return present;
   Progress& progress = task.progress;
-  if (progress.state != State::in_progress || progress.attempt != attempt) {
-    return base::fail(
-        Code::exists,
-        "attempt " + std::to_string(attempt) + " is over: the task is " + std::string(name(progress.state)) + ", attempt " + std::to_string(progress.attempt),
-        Source::client);
-  }
   using Kind = Outcome::Kind;
   if (outcome.kind == Kind::success) {
     progress.result = std::move(outcome.text);

@@ -102,7 +102,9 @@ struct Outcome {
 void admit(Task& task, Millis now);
 // From pending. Gives the attempt's number.
 unsigned begin_attempt(Task& task, std::string_view replica, Millis now);
-// Errors: exists, when `attempt` is not the one in progress.
+// Whether `attempt` is the one in progress. Error exists: what is so instead.
+base::Result<void> check_attempt(const Task& task, unsigned attempt);
+// Errors as check_attempt().
 base::Result<void> conclude(Task& task, unsigned attempt, Outcome outcome, const BackOff& back_off, Millis now, base::Random& random);
 base::Result<void> cancel(Task& task, Millis now);
 base::Result<void> retry(Task& task, Millis now);
