@@ -144,7 +144,7 @@ def million(tasks):
             print(f"{tasks} waiting tasks: accepted in batches of 1,000 at {tasks / took:.0f} a second; {each:.0f} bytes of memory each")
             rows += [("memory_waiting_bytes", each), ("batch_accepted_per_second", tasks / took)]
         # They end by being written so: to work them all off takes longer than the measurement is worth.
-        with contextlib.closing(sqlite3.connect(home / "s/tasks.db")) as database:
+        with contextlib.closing(sqlite3.connect(home / "s/tasks/tasks.db")) as database:
             database.execute("UPDATE task SET state = CASE WHEN id % 1000 = 0 THEN 4 ELSE 3 END, attempt = 1, replica = 'Server ' || (id % 7), "
                              "started = created, finished = created + 5, result = CAST('{\"result\":14}' AS BLOB), result_type = 'application/json', "
                              "type = CASE WHEN id % 5000 = 0 THEN 'rare' ELSE type END")
@@ -153,7 +153,7 @@ def million(tasks):
         with ringmaster(home) as port:
             opened = time.monotonic() - began
             memory = engine_memory(port) / 1e6
-            print(f"{tasks} finished tasks: file {(home / 's/tasks.db').stat().st_size / 1e6:.0f} MB, checked and opened in {opened:.1f} s, engine {memory:.0f} MB in all")
+            print(f"{tasks} finished tasks: file {(home / 's/tasks/tasks.db').stat().st_size / 1e6:.0f} MB, checked and opened in {opened:.1f} s, engine {memory:.0f} MB in all")
             rows += [("opening_s", opened), ("memory_finished_mb", memory), *list_times(port)]
         with ringmaster(home, keep_max=tasks // 10) as port:
             began = time.monotonic()
@@ -165,7 +165,7 @@ def million(tasks):
 
 
 def remaining(home):
-    with contextlib.closing(sqlite3.connect(f"file:{home}/s/tasks.db?mode=ro", uri=True)) as database:
+    with contextlib.closing(sqlite3.connect(f"file:{home}/s/tasks/tasks.db?mode=ro", uri=True)) as database:
         return database.execute("SELECT count(*) FROM task").fetchone()[0]
 
 

@@ -65,7 +65,14 @@ class Cost : public testing::Test {
         std::make_unique<proxy::Registry>(config_, cells_.data(), proxy::Registry::Listener{[](const auto&) {}, [](const auto&) {}, [](const auto&) {}});
     link::Snapshot snapshot{1, {}};
     for (std::uint32_t slot = 1; slot <= 3; ++slot) {
-      snapshot.replicas.push_back({"web", slot, 1, "S" + std::to_string(slot), link::State::running, true, false, slot, 1, serve(server_, hello_, servers_)});
+      link::ReplicaState& replica = snapshot.replicas.emplace_back();
+      replica.pool = "web";
+      replica.slot = replica.cell = slot;
+      replica.epoch = 1;
+      replica.name = "S" + std::to_string(slot);
+      replica.state = link::State::running;
+      replica.healthy = true;
+      replica.endpoint = serve(server_, hello_, servers_);
     }
     registry_->apply(snapshot);
     shared_ = std::make_unique<proxy::Shared>(system_, config_, *registry_);

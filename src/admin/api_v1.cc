@@ -3,11 +3,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "admin/change_request.h"
 #include "admin/metrics.h"
 #include "admin/openapi.h"
+#include "admin/task_request.h"
 #include "http/target.h"
 
 namespace ringmaster::admin {
@@ -59,6 +61,7 @@ Async<void> ApiV1::reply(wire::Exchange& exchange, const json& value, unsigned s
 
 Async<void> ApiV1::read(wire::Exchange& exchange, std::string_view path) {
   static constexpr std::string_view kPool = "/v1/pools/";
+  static constexpr std::string_view kOutput = "/output";
   if (path == "/healthz") {
     const json value = {{"status", "ok"}};
     co_await reply(exchange, value);
@@ -79,6 +82,8 @@ Async<void> ApiV1::read(wire::Exchange& exchange, std::string_view path) {
     for (const config::Pool& settings : config_.pools) pools.push_back(pool(settings, false));
     const json value = {{"pools", pools}};
     co_await reply(exchange, value);
+  } else if (path.starts_with(kPool) && path.ends_with(kOutput)) {
+    co_await output(exchange, std::string(path.substr(kPool.size(), path.size() - kPool.size() - kOutput.size())));
   } else if (path.starts_with(kPool) && config_.find_pool(path.substr(kPool.size())) != nullptr) {
     co_await reply(exchange, pool(*config_.find_pool(path.substr(kPool.size())), true));
   } else {
@@ -155,6 +160,28 @@ Async<void> ApiV1::change_pool(wire::Exchange& exchange, std::string_view pool_n
   co_await reply(exchange, value);
 }
 
+// What a replica has written of late.
+Async<void> ApiV1::output(wire::Exchange& exchange, std::string pool) {
+  link::Command command;
+  command.act = Act::output;
+  command.pool = std::move(pool);
+  const std::string_view query = exchange.request().query;
+  command.names.push_back(query_value(query, "name").value_or(""));
+  const std::string since = query_value(query, "since").value_or("0");
+  const char* end = since.data() + since.size();
+  if (const auto read = std::from_chars(since.data(), end, command.since); read.ec != std::errc{} || read.ptr != end) {
+    co_await wire::reply_error(exchange, *this, 400, "since must be the number that the last answer named as next");
+    co_return;
+  }
+  const link::Outcome outcome = co_await operations_.execute(command);
+  if (outcome.code != Code::ok) {
+    co_await wire::reply_error(exchange, *this, status_of(outcome.code), outcome.detail);
+    co_return;
+  }
+  const json value = {{"lines", outcome.names}, {"next", outcome.next}};
+  co_await reply(exchange, value);
+}
+
 bool ApiV1::all_pools_serve() const {
   return std::ranges::all_of(config_.pools, [&](const config::Pool& settings) {
     const auto replicas = registry_.replicas(settings.name);
@@ -188,8 +215,10 @@ json ApiV1::pool(const config::Pool& settings, bool with_ring) const {
                         {"name", replica->name},
                         {"state", balance::name(replica->phase())},
                         {"epoch", replica->epoch},
+                        {"origin", balance::name(replica->origin)},
                         {"pid", replica->pid},
-                        {"endpoint", base::to_string(replica->endpoint)},
+                        {"container", replica->container},
+                        {"endpoint", replica->endpoint.family == base::Endpoint::Family::none ? "" : base::to_string(replica->endpoint)},
                         {"weight", replica->weight},
                         {"ejected", replica->ejected()},
                         {"in_flight", replica->in_flight()},

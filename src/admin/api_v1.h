@@ -44,6 +44,7 @@ class ApiV1 final : public wire::Handler {
   io::Async<void> read(wire::Exchange& exchange, std::string_view path);
   io::Async<void> write(wire::Exchange& exchange, std::string_view path);
   io::Async<void> metrics(wire::Exchange& exchange);
+  io::Async<void> output(wire::Exchange& exchange, std::string pool);
   io::Async<void> change_pool(wire::Exchange& exchange, std::string_view pool);
   io::Async<void> reply(wire::Exchange& exchange, const nlohmann::json& value, unsigned status = 200);
   nlohmann::json status(base::Time now) const;

@@ -32,6 +32,7 @@ ClassicApi::ClassicApi(const config::Config& config, std::size_t listener, proxy
       balancer_(balancer),
       operations_(operations),
       tasks_(tasks),
+      registration_(config, config.listeners[listener], balancer, operations, *this),
       frontend_(config, listener, shared, balancer, this, not_found(*this)) {
   const auto queue = std::ranges::find(config.queues, listener_.pool, &config::Queue::pool);
   if (tasks != nullptr && queue != config.queues.end()) queue_ = queue->name;
@@ -71,6 +72,8 @@ Async<void> ClassicApi::handle(wire::Exchange& exchange) {
     co_await call(exchange, "POST");
   } else if (path == "/rm") {
     co_await call(exchange, "DELETE");
+  } else if (registration_.takes(path)) {
+    co_await registration_.handle(exchange, may_call(exchange));
   } else if (!queue_.empty() && ClassicTasks::takes(path)) {
     co_await task_call(exchange);
   } else {

@@ -1,9 +1,11 @@
 // The classic API of the five teaching systems, on the traffic port: GET /rep and /get, POST /add, DELETE /rm; and,
-// if the listener's pool has a queue, /tasks and /get-tasks. Everything else is balanced. Runs on a worker's loop.
+// if the listener's pool has a queue, /tasks and /get-tasks; if its servers may register, /server_up, /server_down and /servers.
+// Everything else is balanced. Runs on a worker's loop.
 #pragma once
 
 #include "admin/classic_tasks.h"
 #include "admin/operations.h"
+#include "admin/registration.h"
 #include "config/config.h"
 #include "proxy/frontend.h"
 
@@ -29,6 +31,7 @@ class ClassicApi final : public wire::Handler {
   Operations& operations_;
   ClassicTasks* tasks_;
   std::string queue_;  // of the listener's pool; empty: its servers have /tasks for themselves
+  Registration registration_;
   proxy::Frontend frontend_;
 };
 

@@ -26,6 +26,18 @@ enum class Phase : std::uint8_t {
 };
 std::string_view name(Phase phase);  // as users see it: a suspect is "unhealthy"
 
+// How it came to sit in its slot.
+enum class Origin : std::uint8_t {
+  process,     // started by us
+  container,   // started by us
+  server,      // somebody else's, named by the configuration
+  registered,  // somebody else's, which announced itself
+};
+inline constexpr unsigned kOrigins = 4;
+std::string_view name(Origin origin);
+// Its end is told by the operating system or by Docker, and somebody comes in its place.
+inline bool is_owned(Origin origin) { return origin == Origin::process || origin == Origin::container; }
+
 // Told when capacity has been given back while somebody waits for it; on the thread that gave it.
 class Waiters {
  public:
@@ -85,7 +97,10 @@ class Replica {
   std::string name;
   std::uint64_t epoch = 0;
   base::Endpoint endpoint;
-  std::int64_t pid = 0;
+  Origin origin = Origin::process;
+  std::int64_t pid = 0;                                 // 0: no process of ours
+  std::string container;                                // its id; empty: none
+  std::atomic<base::Time> last_request = base::Time{};  // for those who ask; kept for servers that are not ours
 
   Phase phase() const { return static_cast<Phase>(standing_.load(std::memory_order_relaxed) & kPhase); }
   bool ready() const { return is_ready(standing_.load(std::memory_order_relaxed)); }

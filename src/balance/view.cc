@@ -20,6 +20,11 @@ std::string_view name(Phase phase) {
   return "unknown";
 }
 
+std::string_view name(Origin origin) {
+  static constexpr std::array<std::string_view, 4> kNames = {"process", "container", "server", "registered"};
+  return kNames[static_cast<std::size_t>(origin)];
+}
+
 std::string_view name(Policy policy) {
   static constexpr std::array<std::string_view, 9> kNames = {"rendezvous",  "ring",     "maglev", "least_requests", "peak_ewma",
                                                              "round_robin", "weighted", "random", "first_available"};

@@ -15,6 +15,8 @@ static bool is_name(std::string_view name, std::size_t length_max, std::string_v
 
 bool is_replica_name(std::string_view name) { return is_name(name, 63, " _.-"); }
 
+bool is_container_name(std::string_view name) { return name.size() >= 2 && is_name(name, 63, "_.-"); }
+
 bool is_pool_name(std::string_view name) { return is_name(name, 32, "_-"); }
 
 std::string random_replica_name(Random& random) {

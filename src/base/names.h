@@ -11,6 +11,9 @@ class Random;
 // [A-Za-z0-9][A-Za-z0-9 _.-]{0,62}
 bool is_replica_name(std::string_view name);
 
+// The same without spaces, and at least two: what is a replica name, a container's and a host's at once.
+bool is_container_name(std::string_view name);
+
 // [A-Za-z0-9][A-Za-z0-9_-]{0,31}: pool names stand in URLs and in socket paths.
 bool is_pool_name(std::string_view name);
 

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "cmd/admin_call.h"
+#include "http/target.h"
 #include "io/loop.h"
 #include "io/real_system.h"
 
@@ -48,19 +49,27 @@ namespace {
 // What a replica had answered when it was looked at last, by "pool/slot/name".
 using Counts = std::map<std::string, long long>;
 
+// A process by its number, a container by the beginning of its id, others by what they are.
+std::string runs_as(const json& replica) {
+  const auto pid = replica.value("pid", 0);
+  if (pid != 0) return std::to_string(pid);
+  const std::string container = replica.value("container", "");
+  return container.empty() ? replica.value("origin", "") : container.substr(0, 12);
+}
+
 void print_pool(const json& pool, const Counts& before, Counts& now, double seconds) {
   std::printf("\npool %s, %s: %d of %zu ready", pool.value("name", "").c_str(), pool.value("policy", "").c_str(), pool.value("ready", 0),
               pool.at("replicas").size());
   if (pool.value("max_in_flight", 0) > 0) std::printf(", at most %d in flight each", pool.value("max_in_flight", 0));
   if (pool.value("waiting", 0) > 0) std::printf(", %d waiting", pool.value("waiting", 0));
-  std::printf("\n  %4s  %-24s %-12s %8s %9s %12s %9s%s\n", "slot", "name", "state", "pid", "in flight", "requests", "failures",
+  std::printf("\n  %4s  %-24s %-12s %12s %9s %12s %9s%s\n", "slot", "name", "state", "runs as", "in flight", "requests", "failures",
               seconds > 0 ? "  requests/s" : "");
   for (const json& replica : pool.at("replicas")) {
     const auto requests = replica.value("requests", 0LL);
     const std::string key = pool.value("name", "") + "/" + std::to_string(replica.value("slot", 0)) + "/" + replica.value("name", "");
     const std::string state = replica.value("ejected", false) ? "ejected" : replica.value("state", "");
-    std::printf("  %4d  %-24s %-12s %8d %9d %12lld %9lld", replica.value("slot", 0), replica.value("name", "").c_str(), state.c_str(), replica.value("pid", 0),
-                replica.value("in_flight", 0), requests, static_cast<long long>(replica.value("failures", 0LL)));
+    std::printf("  %4d  %-24s %-12s %12s %9d %12lld %9lld", replica.value("slot", 0), replica.value("name", "").c_str(), state.c_str(),
+                runs_as(replica).c_str(), replica.value("in_flight", 0), requests, static_cast<long long>(replica.value("failures", 0LL)));
     const auto known = before.find(key);
     if (seconds > 0) std::printf("  %10.0f", known == before.end() ? 0.0 : static_cast<double>(std::max(requests - known->second, 0LL)) / seconds);
     std::printf("\n");
@@ -90,6 +99,7 @@ void print_status(const json& status, Counts& counts, double seconds) {
 }  // namespace
 
 int run_status(const ControlOptions& options) {
+  if (options.ready) return call(options.admin, "GET", "/readyz", nullptr) ? 0 : 1;
   static constexpr auto kInterval = 1s;
   Counts counts;
   std::optional<base::Time> last;
@@ -118,6 +128,23 @@ int run_status(const ControlOptions& options) {
 
 int run_add(const ControlOptions& options) { return change(options, "POST"); }
 int run_rm(const ControlOptions& options) { return change(options, "DELETE"); }
+
+int run_logs(const ControlOptions& options) {
+  static constexpr auto kInterval = 500ms;
+  const auto pool = choose_pool(options);
+  if (!pool) return 1;
+  std::uint64_t next = 0;
+  while (true) {
+    const std::string query = "?name=" + http::percent_encode(options.replica) + "&since=" + std::to_string(next);
+    const auto answer = call(options.admin, "GET", "/v1/pools/" + *pool + "/output" + query, nullptr);
+    if (!answer) return 1;
+    for (const json& line : answer->at("lines")) std::printf("%s\n", line.get<std::string>().c_str());
+    if (!options.follow) return 0;
+    std::fflush(stdout);
+    next = answer->at("next").get<std::uint64_t>();
+    pause(kInterval);
+  }
+}
 
 int run_stop(const ControlOptions& options) {
   const auto answer = call(options.admin, "POST", "/v1/stop", json::object());

@@ -1,4 +1,4 @@
-// The commands that talk to a running Ringmaster through its admin API: status, add, rm, stop.
+// The commands that talk to a running Ringmaster through its admin API: status, add, rm, logs, stop.
 #pragma once
 
 #include <cstdint>
@@ -13,13 +13,17 @@ struct ControlOptions {
   std::int64_t count = 0;
   std::vector<std::string> names;
   bool json = false;
-  bool watch = false;  // status: again every second
+  bool watch = false;   // status: again every second
+  bool ready = false;   // status: only whether every pool can serve
+  std::string replica;  // logs: whose
+  bool follow = false;  // logs: what comes, too
 };
 
 // Each prints its result, or one line to standard error. Exit code: 0, or 1 when it failed.
 int run_status(const ControlOptions& options);
 int run_add(const ControlOptions& options);
 int run_rm(const ControlOptions& options);
+int run_logs(const ControlOptions& options);
 int run_stop(const ControlOptions& options);
 
 }  // namespace ringmaster::cmd

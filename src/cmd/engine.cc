@@ -105,7 +105,7 @@ Result<void> Engine::set_up(link::Received received) {
   registry_ = std::make_unique<proxy::Registry>(config_, static_cast<balance::Cell*>(counters_.memory.get()), registry_listener());
   shared_ = std::make_unique<proxy::Shared>(loop_.system(), config_, *registry_);
   if (!config_.queues.empty()) {
-    dispatcher_ = std::make_unique<dispatch::Dispatcher>(loop_, config_, config_.state_dir + "/tasks.db");
+    dispatcher_ = std::make_unique<dispatch::Dispatcher>(loop_, config_, config_.state_dir + "/tasks/tasks.db");
     dispatcher_->start();
     classic_tasks_ = std::make_unique<admin::ClassicTasks>(config_, *dispatcher_, operations_.scope());
   }

@@ -1,5 +1,6 @@
 #include "cmd/master.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -38,21 +39,58 @@ Result<void> Master::start() {
   auto state = supervise::StateFile::open(loop_.system(), directory);
   if (!state) return std::unexpected(state.error());
   state_ = std::make_unique<supervise::StateFile>(std::move(*state));
+  if (auto prepared = prepare_directories(directory); !prepared) return prepared;
+  if (const unsigned killed = state_->kill_leftovers(); killed > 0) base::log::warning("ended {} processes that an earlier master left", killed);
+  if (auto opened = open_listeners(); !opened) return opened;
+  write_addresses();
+  const auto runtimes = make_runtimes();
+  if (!runtimes) return std::unexpected(runtimes.error());
+  engine_ = std::make_unique<supervise::EngineChild>(loop_, config_, handed_over_, [this] { stop(); });
+  fleet_ = std::make_unique<supervise::Fleet>(loop_, config_, *runtimes, *state_, engine_->for_fleet());
+  engine_->attach(*fleet_);
+  resolver_ = std::make_unique<supervise::Resolver>(loop_, config_, *fleet_);
+  return {};
+}
+
+// state_dir/run is for sockets, which the engine must reach; state_dir/tasks is the engine's own.
+Result<void> Master::prepare_directories(const std::string& directory) {
+  io::System& system = loop_.system();
   const std::string run_dir = directory + "/run";
   static constexpr std::size_t kSocketNameBytes = 60;  // "/" pool "." slot "." epoch ".sock"
   if (run_dir.size() + kSocketNameBytes > base::kUnixPathBytesMax) {
     return base::fail(Code::invalid, "the state directory's path is too long for Unix sockets: " + directory);
   }
-  if (auto made = loop_.system().make_directory(run_dir, 0750); !made) return std::unexpected(made.error());
-  loop_.system().clear_directory(run_dir);  // sockets of replicas that are gone
-  if (const unsigned killed = state_->kill_leftovers(); killed > 0) base::log::warning("ended {} processes that an earlier master left", killed);
-  if (auto opened = open_listeners(); !opened) return opened;
-  write_addresses();
-  runtime_ = std::make_unique<supervise::ProcessRuntime>(loop_, run_dir);
-  engine_ = std::make_unique<supervise::EngineChild>(loop_, config_, handed_over_, [this] { stop(); });
-  fleet_ = std::make_unique<supervise::Fleet>(loop_, config_, *runtime_, *state_, engine_->for_fleet());
-  engine_->attach(*fleet_);
-  return {};
+  for (const std::string& made : {run_dir, directory + "/tasks"}) {
+    if (auto done = system.make_directory(made, 0750); !done) return done;
+  }
+  system.clear_directory(run_dir);  // sockets of processes that are gone
+  if (config_.engine_user.empty()) return {};
+  const auto user = system.find_user(config_.engine_user);
+  if (!user) return base::fail(user.error().code, "engine_user: " + user.error().detail);
+  if (user->user != system.own_user().user && system.own_user().user != 0) {
+    return base::fail(Code::denied, "engine_user: only root can start an engine as another user");
+  }
+  handed_over_.run_as = *user;
+  // Sockets get the folder's group, and the master's umask lets it connect.
+  const io::User run_owner{system.own_user().user, user->group};
+  if (auto given = system.give_directory(directory, run_owner, 0750); !given) return given;
+  if (auto given = system.give_directory(run_dir, run_owner, 02750); !given) return given;
+  return system.give_directory(directory + "/tasks", *user, 0700);
+}
+
+Result<supervise::Runtimes> Master::make_runtimes() {
+  const std::string run_dir = state_->directory() + "/run";
+  processes_ = std::make_unique<supervise::ProcessRuntime>(loop_, run_dir);
+  servers_ = std::make_unique<supervise::ServerRuntime>(loop_);
+  supervise::Runtimes runtimes{processes_.get(), nullptr, servers_.get()};
+  if (std::ranges::all_of(config_.pools, [](const config::Pool& pool) { return pool.container.image.empty(); })) return runtimes;
+  const auto instance = state_->instance(loop_.random());
+  if (!instance) return std::unexpected(instance.error());
+  const io::User engine = handed_over_.run_as.value_or(loop_.system().own_user());
+  const std::string user = engine.user == 0 ? "" : std::to_string(engine.user) + ":" + std::to_string(engine.group);
+  containers_ = std::make_unique<supervise::DockerRuntime>(loop_, config_, supervise::ContainerHost{*instance, run_dir, user});
+  runtimes.container = containers_.get();
+  return runtimes;
 }
 
 // `members` sockets on one address, of which the kernel gives each connection to one.
@@ -98,11 +136,16 @@ void Master::write_addresses() {
 Async<void> Master::run() {
   io::Scope engine(loop_);
   fleet_->start();  // first, so that the engine's first snapshot has everybody
+  resolver_->start();
+  if (containers_) containers_->begin();
   engine.spawn(engine_->run());
   while (!stopping_) co_await stop_wanted_.wait(loop_);
   base::log::info("stopping");
   co_await engine_->stop(6s);
+  co_await resolver_->stop();
+  if (containers_) containers_->stopping();
   co_await fleet_->stop();
+  if (containers_) co_await containers_->stop();
   co_await engine.join();
   base::log::info("stopped");
 }
@@ -140,6 +183,7 @@ int run_master(const config::Config& config) {
     return 1;
   }
   ::signal(SIGPIPE, SIG_IGN);
+  if (!config.engine_user.empty()) ::umask(0002);  // the engine's group may connect to sockets
   io::Loop loop(system);
   Master master(loop, config);
   if (const auto started = master.start(); !started) {

@@ -6,9 +6,12 @@
 
 #include "config/config.h"
 #include "io/loop.h"
+#include "supervise/docker_runtime.h"
 #include "supervise/engine_child.h"
 #include "supervise/fleet.h"
 #include "supervise/process_runtime.h"
+#include "supervise/resolver.h"
+#include "supervise/server_runtime.h"
 
 namespace ringmaster::cmd {
 
@@ -33,6 +36,8 @@ class Master {
   base::Result<void> open_listeners();
   base::Result<base::Endpoint> open_group(const base::Endpoint& address, std::uint32_t members, std::vector<int>& descriptors);
   void write_addresses();
+  base::Result<void> prepare_directories(const std::string& directory);
+  base::Result<supervise::Runtimes> make_runtimes();
 
   io::Loop& loop_;
   const config::Config& config_;
@@ -42,9 +47,12 @@ class Master {
   supervise::EngineChild::Listening handed_over_;
   std::vector<base::Endpoint> listening_;
   base::Endpoint admin_;
-  std::unique_ptr<supervise::ProcessRuntime> runtime_;
+  std::unique_ptr<supervise::ProcessRuntime> processes_;
+  std::unique_ptr<supervise::DockerRuntime> containers_;  // if a pool has an image
+  std::unique_ptr<supervise::ServerRuntime> servers_;
   std::unique_ptr<supervise::EngineChild> engine_;
   std::unique_ptr<supervise::Fleet> fleet_;
+  std::unique_ptr<supervise::Resolver> resolver_;
   bool stopping_ = false;
   io::Signal stop_wanted_;
 };

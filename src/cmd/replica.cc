@@ -11,7 +11,9 @@
 #include "base/log.h"
 #include "dispatch/task_json.h"
 #include "io/real_system.h"
+#include "io/resolve.h"
 #include "task/expression.h"
+#include "wire/client.h"
 #include "wire/hangup.h"
 
 namespace ringmaster::cmd {
@@ -209,11 +211,71 @@ static std::vector<io::Handle> open_sockets(io::System& system, ReplicaOptions& 
   return sockets;
 }
 
-static Async<void> serve_until_signal(io::Loop& loop, io::Handle signals, wire::Server& server) {
+// "http://10.0.0.1:5000" → "10.0.0.1:5000".
+static std::string address_of(std::string url) {
+  static constexpr std::string_view kScheme = "http://";
+  if (url.starts_with(kScheme)) url.erase(0, kScheme.size());
+  while (url.ends_with('/')) url.pop_back();
+  return url;
+}
+
+// POST /server_up or /server_down (CONTRACT S4). What the balancer says, or why it did not.
+static Async<base::Result<void>> announce(io::Loop& loop, const ReplicaOptions& options, std::string path, std::uint16_t port) {
+  const auto found = co_await io::resolve(loop, address_of(options.balancer));
+  if (!found) co_return std::unexpected(found.error());
+  const base::Time deadline = loop.now() + std::chrono::seconds(3);
+  std::string url = options.advertise;
+  if (url.empty()) {  // the address that this machine has towards the balancer
+    const auto stream = co_await io::connect(loop, found->front(), deadline);
+    if (!stream) co_return std::unexpected(stream.error());
+    Endpoint here = loop.system().local_endpoint(stream->watch().fd());
+    here.port = port;
+    url = "http://" + base::to_string(here);
+  }
+  json body = {{"url", url}};
+  if (!options.name.empty()) body["name"] = options.name;
+  if (options.ttl_s != 0) body["ttl"] = options.ttl_s;
+  wire::FetchRequest request;
+  request.method = "POST";
+  request.target = std::move(path);
+  request.host = address_of(options.balancer);
+  request.headers = "Content-Type: application/json\r\n";
+  if (!options.token.empty()) request.headers += "Authorization: Bearer " + options.token + "\r\n";
+  request.body = dump(body);
+  static constexpr std::size_t kAnswerBytesMax = 64 << 10;
+  const auto answer = co_await wire::fetch(loop, found->front(), request, deadline, kAnswerBytesMax);
+  if (!answer) co_return std::unexpected(answer.error());
+  if (answer->status != 200) co_return base::fail(base::Code::denied, base::log::printable(answer->body, 300));
+  co_return base::Result<void>{};
+}
+
+// Until it works, and then again and again: a balancer that has forgotten us, or has been started anew, knows us soon.
+static Async<void> keep_announced(io::Loop& loop, const ReplicaOptions& options, std::uint16_t port) {
+  std::string last = "-";
+  base::Duration pause = std::chrono::milliseconds(100);
+  while (true) {
+    const auto announced = co_await announce(loop, options, "/server_up", port);
+    const std::string now = announced ? "" : base::describe(announced.error());
+    if (now != last && now.empty()) base::log::warning("registered with {}", options.balancer);
+    if (now != last && !now.empty()) base::log::warning("cannot register with {}: {}; trying again until it works", options.balancer, now);
+    last = now;
+    const base::Duration longest = std::chrono::milliseconds(options.ttl_s == 0 ? 3000 : std::min(3000U, options.ttl_s * 300));
+    pause = announced ? longest : std::min<base::Duration>(pause * 2, std::chrono::seconds(2));
+    const base::Code slept = co_await loop.sleep(pause);
+    if (slept == base::Code::cancelled) co_return;
+  }
+}
+
+static Async<void> serve_until_signal(io::Loop& loop, io::Handle signals, wire::Server& server, const ReplicaOptions& options, std::uint16_t port) {
+  io::Scope announcing(loop);
+  if (!options.balancer.empty()) announcing.spawn(keep_announced(loop, options, port));
   io::Stream stream(loop, std::move(signals), Endpoint{});
   std::array<char, 1> number{};
   auto read = stream.read(number, base::kNever);
   co_await read;
+  announcing.cancel();
+  co_await announcing.join();
+  if (!options.balancer.empty()) co_await announce(loop, options, "/server_down", port);
   co_await server.stop(loop.now() + std::chrono::seconds(3));
   loop.stop();
 }
@@ -227,13 +289,18 @@ int run_replica(ReplicaOptions options) {
   if (!signals) return 1;
   std::vector<io::Handle> sockets = open_sockets(system, options);
   if (sockets.empty()) return 1;
+  const std::uint16_t port = system.local_endpoint(sockets.front().fd()).port;
+  if (!options.balancer.empty() && options.advertise.empty() && port == 0) {
+    base::log::error("--register needs a TCP port to announce: --listen 0.0.0.0:8080, or --advertise http://…");
+    return 1;
+  }
   io::Loop loop(system);
   DemoServer demo(options);
   wire::ServerLimits limits;
   limits.idle_timeout = std::chrono::seconds(75);  // longer than balancers keep idle connections
   wire::Server server(loop, demo, limits);
   for (io::Handle& socket : sockets) server.listen(std::move(socket));
-  loop.root().spawn(serve_until_signal(loop, std::move(*signals), server));
+  loop.root().spawn(serve_until_signal(loop, std::move(*signals), server, options, port));
   loop.run();
   return 0;
 }

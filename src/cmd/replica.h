@@ -14,6 +14,10 @@ struct ReplicaOptions {
   std::vector<base::Endpoint> listen;  // empty: LISTEN_FDS, else 127.0.0.1:PORT, else 127.0.0.1:8080
   std::string name;
   std::string server_id;  // SERVER_ID
+  std::string balancer;   // to announce itself to: its URL; empty: to nobody
+  std::string advertise;  // as this URL; empty: the address towards the balancer, and the port that is listened on
+  std::string token;
+  unsigned ttl_s = 0;
 };
 
 // GET /home /heartbeat /health_check /available /prime/{n} /sleep/{ms}, any method on /echo, POST /task. The loop's thread

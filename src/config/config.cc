@@ -4,7 +4,13 @@
 
 namespace ringmaster::config {
 
-std::string Pool::initial_name(unsigned slot) const { return slot <= names.size() ? names[slot - 1] : "Server " + std::to_string(slot); }
+balance::Origin Pool::initial_origin(unsigned slot) const { return slot > replicas - containers ? balance::Origin::container : balance::Origin::process; }
+
+// A container's name has no spaces.
+std::string Pool::initial_name(unsigned slot) const {
+  if (slot <= names.size()) return names[slot - 1];
+  return (containers > 0 || command.empty() ? "Server" : "Server ") + std::to_string(slot);
+}
 
 bool Pool::fits_ring(const std::vector<unsigned>& slots) const {
   std::uint64_t needed = 0;
@@ -12,12 +18,13 @@ bool Pool::fits_ring(const std::vector<unsigned>& slots) const {
   return policy != balance::Policy::ring || needed <= ring.slots;
 }
 
-bool Pool::on_unix_socket() const {
-  const auto has = [&](std::string_view placeholder) {
-    return std::ranges::any_of(command, [&](const std::string& word) { return word.contains(placeholder); });
-  };
-  return has("{socket}") || (listen_fds && !has("{port}"));
+static bool mentions(const std::vector<std::string>& command, std::string_view placeholder) {
+  return std::ranges::any_of(command, [&](const std::string& word) { return word.contains(placeholder); });
 }
+
+bool Pool::on_unix_socket() const { return mentions(command, "{socket}") || (listen_fds && !mentions(command, "{port}")); }
+
+bool Container::on_unix_socket() const { return mentions(command, "{socket}"); }
 
 const Queue* Config::find_queue(std::string_view name) const {
   const auto found = std::ranges::find(queues, name, &Queue::name);

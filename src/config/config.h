@@ -76,6 +76,31 @@ struct Sticky {
   Duration max_age{};  // 0: until the browser closes
 };
 
+// Containers of a pool, by the Docker Engine API.
+struct Container {
+  std::string image;                 // empty: the pool has none
+  std::vector<std::string> command;  // with {port}, {slot}, {name}, {socket}; empty: the image's
+  unsigned port = 8080;              // where it listens, unless it takes {socket}
+  bool published = false;            // reached at a published loopback port, else at its own address
+  std::string network = "ringmaster";
+  std::string socket_volume;        // for {socket}: a named volume that is state_dir/run here; empty: a folder of ours is mounted
+  std::vector<std::string> mounts;  // "volume:/path", "/host/path:/path", with ":ro" behind
+  std::string user;                 // empty: the image's
+  bool writable = false;            // its root file system
+  std::uint64_t memory_bytes = 0;   // 0: no limit
+  double cpus = 0;                  // 0: no limit
+  unsigned processes_max = 1024;
+
+  bool on_unix_socket() const;
+};
+
+// Servers that announce themselves (CONTRACT S4).
+struct Registration {
+  bool allowed = false;
+  std::vector<base::Network> from;  // where they, and those who announce them, may be
+  std::string token;                // that they must show; empty: none
+};
+
 enum class ProxyProtocol : std::uint8_t { none, v1, v2 };
 
 struct Pool {
@@ -89,6 +114,11 @@ struct Pool {
   Duration grace = std::chrono::seconds(5);           // from SIGTERM to SIGKILL
   Duration drain = std::chrono::seconds(30);          // for requests in flight, before SIGTERM
   Duration ready_timeout = std::chrono::seconds(10);  // for those that /add makes
+  Container container;
+  unsigned containers = 0;                               // of `replicas`, the last so many are containers, the others processes
+  std::vector<std::string> servers;                      // that run already: "10.0.0.7:80", "name:80"
+  Duration resolve_interval = std::chrono::seconds(10);  // of their names
+  Registration registration;
   // How many, and what they are called at first.
   unsigned replicas = 1;
   unsigned replicas_max = 56;
@@ -112,6 +142,11 @@ struct Pool {
   Retry retry;
   ProxyProtocol proxy_protocol = ProxyProtocol::none;
 
+  // Of one that we start in this slot at the beginning.
+  balance::Origin initial_origin(unsigned slot) const;
+  // What /add starts.
+  balance::Origin added_origin() const { return command.empty() ? balance::Origin::container : balance::Origin::process; }
+  bool starts_replicas() const { return !command.empty() || !container.image.empty(); }
   std::string initial_name(unsigned slot) const;
   unsigned weight(unsigned slot) const { return slot <= weights.size() ? weights[slot - 1] : 1; }
   // Whether the ring has room for these slots' virtual servers; true for other policies.
@@ -203,6 +238,8 @@ struct Config {
   std::string file;  // where it came from
   std::string text;
   std::string state_dir = ".ringmaster";
+  std::string engine_user;                   // the engine runs as this user; empty: as the master's
+  Endpoint docker;                           // Docker's socket
   unsigned workers = 0;                      // 0: one per core
   unsigned connections_max = 4000;           // of clients, per worker and listener
   unsigned connections_per_address_max = 0;  // per worker; 0: no limit

@@ -54,8 +54,6 @@ bool is_own_field(std::string_view name) {
 
 bool is_field_value(std::string_view text) { return http::all(text, http::kFieldValue); }
 
-namespace {
-
 void read_networks(Reader& reader, std::string_view key, std::vector<base::Network>& networks) {
   std::vector<std::string> texts;
   reader.texts(key, texts);
@@ -67,6 +65,8 @@ void read_networks(Reader& reader, std::string_view key, std::vector<base::Netwo
     }
   }
 }
+
+namespace {
 
 Listener read_listener(const toml::table& table, const Config& config, Faults& faults) {
   Listener listener;
@@ -193,6 +193,9 @@ void read_config(const toml::table& root, Config& config, Faults& faults) {
   Reader reader(root, "the file", faults);
   reader.text("state_dir", config.state_dir);
   if (config.state_dir.empty()) faults.add(root.get("state_dir")->source(), "state_dir must name a directory");
+  reader.text("engine_user", config.engine_user);
+  config.docker = Endpoint::unix_socket("/var/run/docker.sock");
+  reader.parsed("docker", [&](const std::string& text) { return read_endpoint(text, config.docker); });
   reader.count("workers", config.workers, 0, 256);
   reader.count("connections_max", config.connections_max, 1, 1'000'000);
   reader.count("connections_per_address_max", config.connections_per_address_max, 0, 1'000'000);

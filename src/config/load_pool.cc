@@ -1,8 +1,5 @@
-#include <sys/resource.h>
-
 #include <cmath>
 #include <numeric>
-#include <set>
 
 #include "base/names.h"
 #include "config/parts.h"
@@ -140,45 +137,6 @@ void read_sticky(const toml::table& table, Pool& pool, Faults& faults) {
   reader.finish();
 }
 
-void read_limits(const toml::table& table, Pool& pool, Faults& faults) {
-  Reader reader(table, "[pool." + pool.name + ".limits]", faults);
-  const auto read = [&](std::string_view key, int resource, std::uint64_t unit) {
-    unsigned value = 0;
-    reader.count(key, value, 1, UINT32_MAX);
-    if (value != 0) pool.limits.push_back({resource, value * unit});
-  };
-  read("open_files", RLIMIT_NOFILE, 1);
-  read("memory_mb", RLIMIT_AS, 1ULL << 20);
-  read("cpu_seconds", RLIMIT_CPU, 1);
-  read("core_mb", RLIMIT_CORE, 1ULL << 20);
-  reader.finish();
-}
-
-void read_environment(const toml::table& table, Pool& pool, Faults& faults) {
-  for (const auto& [key, node] : table) {
-    const auto value = node.value_exact<std::string>();
-    if (!value) {
-      faults.add(node.source(), "environment variable " + std::string(key.str()) + " must be text in quotes");
-    } else {
-      pool.environment.push_back(std::string(key.str()) + "=" + *value);
-    }
-  }
-}
-
-void read_names(Reader& reader, const toml::table& table, Pool& pool) {
-  reader.texts("names", pool.names);
-  const toml::node* node = table.get("names");
-  std::set<std::string> seen;
-  for (unsigned slot = 1; slot <= std::max<std::size_t>(pool.names.size(), pool.replicas); ++slot) {
-    const std::string name = pool.initial_name(slot);
-    if (!base::is_replica_name(name)) {
-      reader.faults().add(node->source(), "'" + name + "' is no replica name: letters, digits, ' _.-', at most 63, a letter or digit first");
-    } else if (!seen.insert(name).second) {
-      reader.faults().add(node->source(), "the name '" + name + "' is given twice");
-    }
-  }
-}
-
 void read_weights(Reader& reader, const toml::table& table, Pool& pool) {
   using balance::Policy;
   reader.counts("weights", pool.weights, 1, 1000);
@@ -265,26 +223,13 @@ Pool read_pool(std::string name, const toml::table& table, Faults& faults) {
   if (!base::is_pool_name(pool.name)) {
     faults.add(table.source(), "'" + pool.name + "' is no pool name: letters, digits, '_' and '-', at most 32");
   }
-  reader.texts("command", pool.command);
-  if (pool.command.empty() || pool.command[0].empty()) {
-    faults.add(table.source(), "[pool." + pool.name + "] needs a command: what starts one of its servers");
-  }
-  reader.text("directory", pool.directory);
-  reader.flag("listen_fds", pool.listen_fds);
-  reader.duration("grace", pool.grace, 0ms);
-  reader.duration("drain", pool.drain, 0ms);
-  reader.duration("ready_timeout", pool.ready_timeout, 10ms);
-  reader.count("replicas_max", pool.replicas_max, 1, 10000);
-  reader.count("replicas", pool.replicas, 0, pool.replicas_max);
-  read_names(reader, table, pool);
+  read_sources(reader, table, pool, faults);
   read_balancing(reader, table, pool, faults);
   read_capacity(reader, pool);
   with_table(reader, "tasks", [&](const toml::table& tasks) { read_task_share(tasks, pool, faults); });
   with_table(reader, "retry", [&](const toml::table& retry) { read_retry(retry, pool, faults); });
   with_table(reader, "eject", [&](const toml::table& eject) { read_ejection(eject, pool, faults); });
   with_table(reader, "health", [&](const toml::table& health) { read_health(health, pool, faults); });
-  with_table(reader, "limits", [&](const toml::table& limits) { read_limits(limits, pool, faults); });
-  with_table(reader, "environment", [&](const toml::table& environment) { read_environment(environment, pool, faults); });
   reader.finish();
   return pool;
 }

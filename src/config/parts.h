@@ -6,14 +6,17 @@
 
 namespace ringmaster::config {
 
-Pool read_pool(std::string name, const toml::table& table, Faults& faults);        // load_pool.cc
-Route read_route(const toml::table& table, const Config& config, Faults& faults);  // load_route.cc
+Pool read_pool(std::string name, const toml::table& table, Faults& faults);               // load_pool.cc
+void read_sources(Reader& reader, const toml::table& table, Pool& pool, Faults& faults);  // load_sources.cc: who its replicas are
+Route read_route(const toml::table& table, const Config& config, Faults& faults);         // load_route.cc
 void check_route_conflicts(const toml::array& tables, const std::vector<Route>& routes, Faults& faults);
 Queue read_queue(std::string name, const toml::table& table, const Config& config, Faults& faults);  // load_queue.cc
 void read_tasks(const toml::table& table, Tasks& tasks, Faults& faults);
 
 // For Reader::parsed.
 base::Result<void> read_endpoint(const std::string& text, Endpoint& endpoint);
+// A list of networks in CIDR form.
+void read_networks(Reader& reader, std::string_view key, std::vector<base::Network>& networks);
 base::Result<void> read_key(const std::string& text, balance::Key& key);
 base::Result<void> read_path(const std::string& text, std::string& path);
 base::Result<void> read_field_name(const std::string& text, std::string& name);

@@ -134,10 +134,23 @@ bool Dispatcher::begin_next(Queue& queue) {
   return true;
 }
 
+// The path of the question before an offer to this replica; empty: a free ticket is the answer. A server that has registered
+// is somebody else's, too, and is always asked (CONTRACT S0).
+std::string_view Dispatcher::question(const Queue& queue, const balance::Replica& replica) {
+  if (!queue.settings.ask.empty()) return queue.settings.ask;
+  return replica.origin == balance::Origin::registered ? "/available" : "";
+}
+
+bool Dispatcher::may_ask(const Queue& queue) const {
+  if (!queue.settings.ask.empty()) return true;
+  const balance::PoolView* pool = view_->find(queue.settings.pool);
+  return pool != nullptr && std::ranges::any_of(pool->replicas, [&](const auto& replica) { return !question(queue, *replica).empty(); });
+}
+
 // "Are you available to perform this task?" A server of one's own that cannot be asked is not.
 Async<bool> Dispatcher::is_available(const Queue& queue, const Place& place) {
   wire::FetchRequest request;
-  request.target = queue.settings.ask;
+  request.target = question(queue, *place.replica);
   static constexpr std::size_t kAnswerBytesMax = 4096;
   const auto answer = co_await wire::fetch(*place.connections, request, loop_.now() + 2s, kAnswerBytesMax);
   if (!answer || answer->status != 200) co_return false;
@@ -150,8 +163,8 @@ Async<std::optional<Dispatcher::Place>> Dispatcher::choose_available(Queue& queu
   // Whoever wants it now has everybody asked, those too who said no a moment ago.
   std::vector<std::shared_ptr<balance::Replica>> asked;
   while (true) {
-    auto place = choose(queue, queue.settings.ask.empty() ? Holds::respect : Holds::ignore, asked);
-    if (!place || queue.settings.ask.empty()) co_return place;
+    auto place = choose(queue, may_ask(queue) ? Holds::ignore : Holds::respect, asked);
+    if (!place || question(queue, *place->replica).empty()) co_return place;
     asked.push_back(place->replica);
     const bool available = co_await is_available(queue, *place);
     if (available) {
@@ -240,20 +253,21 @@ static Outcome judge(Result<wire::FetchResponse> response, Duration timeout) {
     }
   }
   const unsigned status = response->status;
-  if (status >= 200 && status < 300) return {Kind::success, std::move(response->body), std::move(response->content_type)};
+  if (status >= 200 && status < 300) return {Kind::success, std::move(response->body), std::string(response->field("content-type"))};
   if (status == 503 || status == 429) return {Kind::unavailable, "it is busy"};
   const bool may_work_later = status < 400 || status >= 500 || status == 408 || status == 425;
   return {may_work_later ? Kind::failure : Kind::rejected, reason_of(*response)};
 }
 
 Async<void> Dispatcher::offer(Queue& queue, LivePtr live, Place& place, Outcome& outcome) {
-  if (!queue.settings.ask.empty() && !place.asked) {
+  if (!question(queue, *place.replica).empty() && !place.asked) {
     const bool available = co_await is_available(queue, place);
     if (!available) {
       outcome = {Kind::unavailable, "it is busy"};
       co_return;
     }
   }
+  place.replica->last_request.store(loop_.now(), std::memory_order_relaxed);
   const Task& task = live->task;
   Millis timeout = task.spec.timeout;
   if (task.progress.deadline != 0) timeout = std::clamp<Millis>(task.progress.deadline - now(), 1, timeout);

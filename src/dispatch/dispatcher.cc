@@ -386,7 +386,7 @@ Async<Result<LivePtr>> Dispatcher::accept(Queue& queue, task::Spec spec, bool on
     wake(queue);
   };
   const bool may_begin = spec.run_at <= now() && can_begin(queue) && queue.pending.empty();
-  if (may_begin && (queue.settings.ask.empty() || only_now)) place = co_await choose_available(queue);
+  if (may_begin && (!may_ask(queue) || only_now)) place = co_await choose_available(queue);
   const Millis time = now();
   if (!can_begin(queue) || spec.run_at > time) give_back();  // asking took its time, or somebody set the clock
   if (auto refused = refuse(queue, spec, only_now && !place); !refused) {

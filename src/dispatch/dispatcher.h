@@ -171,6 +171,8 @@ class Dispatcher {
   bool usable(const std::shared_ptr<balance::Replica>& replica, Holds holds) const;
   bool lacks_a_ticket(std::string_view pool) const;
   Async<bool> is_available(const Queue& queue, const Place& place);
+  static std::string_view question(const Queue& queue, const balance::Replica& replica);
+  bool may_ask(const Queue& queue) const;
   Async<std::optional<Place>> choose_available(Queue& queue);
   Async<void> run(Queue& queue, LivePtr live, Place place, bool begun);
   Async<void> offer(Queue& queue, LivePtr live, Place& place, task::Outcome& outcome);

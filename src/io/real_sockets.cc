@@ -150,10 +150,21 @@ Transfer RealSystem::accept(int listener, Endpoint& peer) {
   return {fd, 0};
 }
 
+// A cable that is cut, or a machine that is gone, says nothing: without an answer to data, or to a probe of an idle
+// connection, for two seconds the kernel gives it up. Within this machine that can't happen.
+static void notice_silence(int fd) {
+  static constexpr int kSilenceMs = 2000;
+  set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, kSilenceMs);
+  set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+  set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, 1);
+  set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, 1);
+}
+
 Transfer RealSystem::connect(const Endpoint& to) {
   const int fd = open_socket(to);
   if (fd < 0) return {-1, errno};
   if (to.family != Endpoint::Family::unix_path) set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+  if (!to.is_loopback()) notice_silence(fd);
   Address address = to_address(to);
   if (::connect(fd, address.get(), address.bytes) == 0 || errno == EINPROGRESS) return {fd, 0};
   const int error = errno;

@@ -2,6 +2,7 @@
 #include "io/real_system.h"
 
 #include <fcntl.h>
+#include <pwd.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
@@ -220,14 +221,32 @@ Result<void> RealSystem::replace_file(const std::string& path, std::string_view 
 Result<void> RealSystem::make_directory(const std::string& path, unsigned mode) {
   for (std::size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {
     const std::string part = path.substr(0, end);
-    if (::mkdir(part.c_str(), end == std::string::npos ? mode : 0755) != 0 && errno != EEXIST) {
-      return std::unexpected(from_errno(errno, part));
-    }
-    if (end == std::string::npos) return {};
+    const bool last = end == std::string::npos;
+    const bool made = ::mkdir(part.c_str(), last ? mode : 0755) == 0;
+    if (!made && errno != EEXIST) return std::unexpected(from_errno(errno, part));
+    if (last && made && ::chmod(part.c_str(), mode) != 0) return std::unexpected(from_errno(errno, part));
+    if (last) return {};
   }
 }
 
-void RealSystem::remove_file(const std::string& path) { ::unlink(path.c_str()); }
+Result<void> RealSystem::give_directory(const std::string& path, const User& owner, unsigned mode) {
+  if (::chown(path.c_str(), owner.user, owner.group) != 0 || ::chmod(path.c_str(), mode) != 0) return std::unexpected(from_errno(errno, path));
+  return {};
+}
+
+void RealSystem::remove_file(const std::string& path) { (void)::remove(path.c_str()); }
+
+User RealSystem::own_user() { return {::geteuid(), ::getegid()}; }
+
+Result<User> RealSystem::find_user(const std::string& name) {
+  std::array<char, 16384> room{};
+  passwd entry{};
+  passwd* found = nullptr;
+  if (::getpwnam_r(name.c_str(), &entry, room.data(), room.size(), &found) != 0 || found == nullptr) {
+    return base::fail(Code::not_found, "there is no user '" + name + "'");
+  }
+  return User{found->pw_uid, found->pw_gid};
+}
 
 void RealSystem::clear_directory(const std::string& path) {
   std::error_code error;

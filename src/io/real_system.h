@@ -56,11 +56,14 @@ class RealSystem final : public System {
   std::string boot_id() override;
   Result<Handle> signals(std::span<const int> numbers) override;
   std::string own_executable() override;
+  User own_user() override;
+  Result<User> find_user(const std::string& name) override;
   std::uint64_t raise_descriptor_limit() override;
 
   Result<std::string> read_file(const std::string& path) override;
   Result<void> replace_file(const std::string& path, std::string_view bytes, bool durable) override;
   Result<void> make_directory(const std::string& path, unsigned mode) override;
+  Result<void> give_directory(const std::string& path, const User& owner, unsigned mode) override;
   void remove_file(const std::string& path) override;
   void clear_directory(const std::string& path) override;
   Result<Handle> open_append(const std::string& path) override;

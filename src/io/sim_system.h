@@ -135,6 +135,9 @@ class SimSystem final : public System {
   Result<std::string> read_file(const std::string& path) override;
   Result<void> replace_file(const std::string& path, std::string_view bytes, bool durable) override;
   Result<void> make_directory(const std::string&, unsigned) override { return {}; }
+  Result<void> give_directory(const std::string&, const User&, unsigned) override { return {}; }
+  User own_user() override { return {}; }
+  Result<User> find_user(const std::string&) override { return User{}; }
   void remove_file(const std::string& path) override;
   Result<Handle> open_append(const std::string& path) override;
   bool append(int fd, std::string_view bytes) override;

@@ -1,6 +1,7 @@
 // Starting a process: fork, a few calls that are safe between fork and exec, exec. What goes wrong in the child comes
 // back through a pipe that a successful exec closes, so that "no such command" is an Error here and not a mystery later.
 #include <fcntl.h>
+#include <grp.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -34,7 +35,7 @@ struct Prepared {
   int output = -1;
 };
 
-enum class Step : int { session, parent, limits, directory, descriptors, exec };
+enum class Step : int { session, user, parent, limits, directory, descriptors, exec };
 
 struct Failure {
   Step step;
@@ -44,6 +45,7 @@ struct Failure {
 const char* describe(Step step) {
   switch (step) {
     case Step::session: return "setsid";
+    case Step::user: return "taking another user's place";
     case Step::parent: return "its parent has ended";
     case Step::limits: return "setrlimit";
     case Step::directory: return "working directory";
@@ -84,6 +86,11 @@ void arrange_descriptors(const Prepared& p) {
 [[noreturn]] void become(Prepared& p, const SpawnRequest& request) {
   reset_signals();
   if (::setsid() < 0) give_up(p, Step::session);
+  if (request.run_as) {  // before PR_SET_PDEATHSIG, which a change of credentials clears
+    const bool changed = ::setgroups(0, nullptr) == 0 && ::setresgid(request.run_as->group, request.run_as->group, request.run_as->group) == 0 &&
+                         ::setresuid(request.run_as->user, request.run_as->user, request.run_as->user) == 0;
+    if (!changed) give_up(p, Step::user);
+  }
   ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != p.parent) give_up(p, Step::parent);  // it died before the line above

@@ -5,6 +5,13 @@
 
 namespace ringmaster::io {
 
+// A connection that the kernel has given up on, as nothing comes back from the other side, is broken; a `timeout` is always
+// a deadline of ours.
+static Code code_of_failure(int error) {
+  const Code code = base::from_errno(error, "").code;
+  return code == Code::timeout || code == Code::unreachable ? Code::reset : code;
+}
+
 void StreamOperation::done() {
   if (!decided_ && outcome() == Code::ok && !cancelled()) {
     if (!attempt()) {
@@ -31,7 +38,7 @@ bool ReadOperation::attempt() {
   }
   decided_ = true;
   if (got.count < 0) {
-    failed_ = base::from_errno(got.error, "read").code;
+    failed_ = code_of_failure(got.error);
   } else {
     count_ = static_cast<std::size_t>(got.count);
     // Fewer than asked for: the socket is empty, and the next bytes will make a new event (epoll(7), question 9).
@@ -67,7 +74,7 @@ bool WriteOperation::attempt() {
       return false;
     }
     if (put.count < 0) {
-      failed_ = base::from_errno(put.error, "write").code;
+      failed_ = code_of_failure(put.error);
       return decided_ = true;
     }
     advance(static_cast<std::size_t>(put.count));

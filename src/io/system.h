@@ -87,12 +87,19 @@ struct Limit {
   std::uint64_t value = 0;
 };
 
+// Whom a process works as.
+struct User {
+  uid_t user = 0;
+  gid_t group = 0;
+};
+
 struct SpawnRequest {
   std::vector<std::string> argv;         // argv[0] is looked up in PATH unless it has a slash
   std::string executable;                // what to run instead of argv[0]
   std::vector<std::string> environment;  // "NAME=value"; nothing is inherited
   std::string directory;                 // empty: ours
   std::vector<Limit> limits;
+  std::optional<User> run_as;  // instead of ourselves
   std::vector<int> inherited;  // become descriptors 3, 4, … of the child
   bool listen_fds = false;     // tell the child so, as sd_listen_fds(3) has it
   bool capture_output = true;  // pipes for stdout and stderr; else ours
@@ -178,13 +185,16 @@ class System {
   virtual std::string boot_id() = 0;                                 // tells this run of the machine from others
   virtual Result<Handle> signals(std::span<const int> numbers) = 0;  // read as one byte each, a signal's number
   virtual std::string own_executable() = 0;
-  virtual std::uint64_t raise_descriptor_limit() = 0;  // as far as it goes; what it is then
+  virtual User own_user() = 0;
+  virtual Result<User> find_user(const std::string& name) = 0;  // with its first group. Errors: not_found
+  virtual std::uint64_t raise_descriptor_limit() = 0;           // as far as it goes; what it is then
 
   // Files: small ones, read and replaced as a whole.
   virtual Result<std::string> read_file(const std::string& path) = 0;
   virtual Result<void> replace_file(const std::string& path, std::string_view bytes, bool durable) = 0;
-  virtual Result<void> make_directory(const std::string& path, unsigned mode) = 0;
-  virtual void remove_file(const std::string& path) = 0;
+  virtual Result<void> make_directory(const std::string& path, unsigned mode) = 0;  // a new one has exactly this mode
+  virtual Result<void> give_directory(const std::string& path, const User& owner, unsigned mode) = 0;
+  virtual void remove_file(const std::string& path) = 0;      // or an empty directory
   virtual void clear_directory(const std::string& path) = 0;  // of its files
   // A log: opened to append, made if it is not there. append() blocks until all is written; false: it could not be. Any thread.
   virtual Result<Handle> open_append(const std::string& path) = 0;

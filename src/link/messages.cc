@@ -14,6 +14,11 @@ std::string_view name(State state) { return kStates[static_cast<std::size_t>(sta
 
 // nlohmann's way of (de)serialising our types: functions of these names, found by the argument's namespace.
 
+static std::string text_of(const base::Endpoint& endpoint) { return endpoint.family == base::Endpoint::Family::none ? "" : base::to_string(endpoint); }
+static void read_endpoint(const json& j, base::Endpoint& to) {
+  if (const auto endpoint = base::Endpoint::parse(j.at("endpoint").get<std::string>())) to = *endpoint;
+}
+
 static void to_json(json& j, const ReplicaState& r) {
   j = {{"pool", r.pool},
        {"slot", r.slot},
@@ -23,8 +28,10 @@ static void to_json(json& j, const ReplicaState& r) {
        {"healthy", r.healthy},
        {"exited", r.exited},
        {"cell", r.cell},
+       {"origin", static_cast<int>(r.origin)},
        {"pid", r.pid},
-       {"endpoint", r.endpoint.family == base::Endpoint::Family::none ? "" : base::to_string(r.endpoint)}};
+       {"container", r.container},
+       {"endpoint", text_of(r.endpoint)}};
 }
 static void from_json(const json& j, ReplicaState& r) {
   j.at("pool").get_to(r.pool);
@@ -35,8 +42,10 @@ static void from_json(const json& j, ReplicaState& r) {
   j.at("healthy").get_to(r.healthy);
   j.at("exited").get_to(r.exited);
   j.at("cell").get_to(r.cell);
+  r.origin = static_cast<balance::Origin>(j.at("origin").get<std::uint8_t>() % balance::kOrigins);
   j.at("pid").get_to(r.pid);
-  if (const auto endpoint = base::Endpoint::parse(j.at("endpoint").get<std::string>())) r.endpoint = *endpoint;
+  j.at("container").get_to(r.container);
+  read_endpoint(j, r.endpoint);
 }
 
 static void to_json(json& j, const Setup& m) { j = {{"config_file", m.config_file}, {"engine", m.engine}, {"workers", m.workers}, {"listeners", m.listeners}}; }
@@ -56,12 +65,15 @@ static void from_json(const json& j, Change& m) {
   j.at("generation").get_to(m.generation);
   j.at("replica").get_to(m.replica);
 }
-static void to_json(json& j, const Outcome& m) { j = {{"command", m.command}, {"code", static_cast<int>(m.code)}, {"detail", m.detail}, {"names", m.names}}; }
+static void to_json(json& j, const Outcome& m) {
+  j = {{"command", m.command}, {"code", static_cast<int>(m.code)}, {"detail", m.detail}, {"names", m.names}, {"next", m.next}};
+}
 static void from_json(const json& j, Outcome& m) {
   j.at("command").get_to(m.command);
   m.code = static_cast<base::Code>(j.at("code").get<std::uint8_t>());
   j.at("detail").get_to(m.detail);
   j.at("names").get_to(m.names);
+  j.at("next").get_to(m.next);
 }
 static void to_json(json& j, const Health& m) { j = {{"pool", m.pool}, {"slot", m.slot}, {"epoch", m.epoch}, {"ready", m.ready}}; }
 static void from_json(const json& j, Health& m) {
@@ -73,14 +85,18 @@ static void from_json(const json& j, Health& m) {
 static void to_json(json& j, const Seen& m) { j = {{"generation", m.generation}}; }
 static void from_json(const json& j, Seen& m) { j.at("generation").get_to(m.generation); }
 static void to_json(json& j, const Command& m) {
-  j = {{"id", m.id}, {"act", static_cast<int>(m.act)}, {"pool", m.pool}, {"count", m.count}, {"names", m.names}};
+  j = {{"id", m.id},       {"act", static_cast<int>(m.act)},  {"pool", m.pool},       {"count", m.count},
+       {"names", m.names}, {"endpoint", text_of(m.endpoint)}, {"ttl", m.ttl.count()}, {"since", m.since}};
 }
 static void from_json(const json& j, Command& m) {
   j.at("id").get_to(m.id);
-  m.act = static_cast<Command::Act>(j.at("act").get<std::uint8_t>() % 3);
+  m.act = static_cast<Command::Act>(j.at("act").get<std::uint8_t>() % 6);
   j.at("pool").get_to(m.pool);
   j.at("count").get_to(m.count);
   j.at("names").get_to(m.names);
+  read_endpoint(j, m.endpoint);
+  m.ttl = base::Duration(j.at("ttl").get<base::Duration::rep>());
+  j.at("since").get_to(m.since);
 }
 template <class Empty>
   requires std::is_empty_v<Empty>

@@ -4,7 +4,7 @@
 //   Setup     configuration, listeners, counters Hello     it serves
 //   Snapshot  every replica                      Health    what probing found out
 //   Change    one replica                        Seen      workers route by this generation
-//   Outcome   of a Command                       Command   of the API: add, remove, stop
+//   Outcome   of a Command                       Command   of the API: add, remove, stop, server_up …
 //   Drain     finish and exit                    Resync    a message was lost: send a Snapshot
 //
 // Each Snapshot and Change carries a generation, one higher than the one before. Whoever misses one asks for, or sends,
@@ -16,6 +16,7 @@
 #include <variant>
 #include <vector>
 
+#include "balance/replica.h"
 #include "base/endpoint.h"
 #include "base/result.h"
 
@@ -34,8 +35,10 @@ struct ReplicaState {
   bool healthy = false;    // as last reported; a new engine begins with it
   bool exited = false;     // stopped because its process ended by itself
   std::uint32_t cell = 0;  // of the counters
-  std::int64_t pid = 0;    // 0: none
-  base::Endpoint endpoint;
+  balance::Origin origin = balance::Origin::process;
+  std::int64_t pid = 0;     // 0: no process of ours
+  std::string container;    // its id; empty: none
+  base::Endpoint endpoint;  // none: not known yet
 };
 
 struct Setup {
@@ -56,7 +59,8 @@ struct Outcome {
   std::uint64_t command = 0;
   base::Code code = base::Code::ok;
   std::string detail;              // for a person, when code is not ok
-  std::vector<std::string> names;  // the pool's, in the order of its slots, after the change
+  std::vector<std::string> names;  // the pool's, in the order of its slots, after the change; or the lines of output asked for
+  std::uint64_t next = 0;          // after `output`: the number to ask for next
 };
 struct Drain {};
 
@@ -71,12 +75,15 @@ struct Seen {
   std::uint64_t generation = 0;
 };
 struct Command {
-  enum class Act : std::uint8_t { add, remove, stop };
+  enum class Act : std::uint8_t { add, remove, stop, server_up, server_down, output };
   std::uint64_t id = 0;
   Act act = Act::add;
   std::string pool;
   std::int64_t count = 0;
   std::vector<std::string> names;
+  base::Endpoint endpoint;  // server_up, server_down: whom it is about
+  base::Duration ttl{};     // server_up: gone unless it is said again within this; 0: stays
+  std::uint64_t since = 0;  // output: lines from this number on
 };
 struct Resync {};
 

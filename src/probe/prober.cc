@@ -144,24 +144,27 @@ void Prober::decide(const Record& replica, Phase phase) {
 // True once a check has succeeded; false when cancelled.
 Async<bool> Prober::until_started(const balance::Replica& replica, const config::Pool& pool, io::Signal& wanted) {
   static constexpr Duration kFirst = 5ms;
-  static constexpr Duration kLongest = 250ms;
+  static constexpr Duration kOwnLongest = 250ms;
+  const Duration longest = balance::is_owned(replica.origin) ? kOwnLongest : pool.health.interval;  // one that nobody starts may be away for long
   Duration pause = kFirst;
   while (true) {
-    if (replica.phase() != Phase::backing_off) {
+    if (replica.phase() != Phase::backing_off && replica.endpoint.family != base::Endpoint::Family::none) {
       const Check found = co_await check(replica, pool);
       if (found == Check::good) co_return true;
     }
     const Code woken = co_await wanted.wait(loop_, loop_.now() + pause);
     if (woken == Code::cancelled) co_return false;
-    pause = std::min(kLongest, pause + pause / 4);
+    pause = std::min(longest, pause + pause / 4);
   }
 }
 
 // Nobody listens there any more, or not for long: most likely its process has just ended, and the news of that, which ends
-// this fiber, is on its way. Until then it stays a suspect: worth waiting for, as its successor is being started.
+// this fiber, is on its way. Until then it stays a suspect: worth waiting for, as its successor is being started. Of a server
+// that is not ours there will be no news.
 Async<Prober::Check> Prober::settle(const Record& replica, const config::Pool& pool, io::Signal& wanted) {
   Check found = co_await check(*replica, pool);
   const auto lost = [&] { return found == Check::refused || found == Check::broken; };
+  if (!balance::is_owned(replica->origin)) co_return found;
   if (lost()) replica->change_phase(Phase::ready, Phase::suspect);
   const bool suspected = replica->phase() == Phase::suspect;
   const base::Time verdict = loop_.now() + kNewsOfDeath;

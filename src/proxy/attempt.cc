@@ -38,7 +38,10 @@ Attempt::Attempt(Balancer& balancer, PoolState& pool, wire::Exchange& exchange, 
       ticket_(std::move(ticket)),
       deadline_(deadline),
       uploading_(balancer.loop_),
-      began_(balancer.loop_.now()) {}
+      began_(balancer.loop_.now()) {
+  balance::Replica& replica = upstream.replica();
+  if (!balance::is_owned(replica.origin)) replica.last_request.store(began_, std::memory_order_relaxed);
+}
 
 Attempt::~Attempt() { put_workspace(); }
 
@@ -61,7 +64,7 @@ Async<std::optional<Failure>> Attempt::connect() {
   auto made = co_await upstream_.connections().connect(std::min(deadline_, in(balancer_.config_.timeouts.connect)));
   if (!made) {
     const Code code = made.error().code;
-    if ((code == Code::refused || code == Code::timeout) && upstream_.replica().change_phase(Phase::ready, Phase::suspect)) {
+    if ((code == Code::refused || code == Code::timeout || code == Code::unreachable) && upstream_.replica().change_phase(Phase::ready, Phase::suspect)) {
       balancer_.reports_.suspect(upstream_.share());
     }
     co_return Failure{{code, Source::replica, {}}, Progress::nothing_sent};

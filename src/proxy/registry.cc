@@ -31,6 +31,8 @@ Registry::Record Registry::make(const link::ReplicaState& state) const {
   record->failures_before = record->cell->failures.load();
   record->status = statuses_.find(state.pool)->second;
   if (const config::Pool* settings = config_.find_pool(state.pool)) record->weight = settings->weight(state.slot);
+  record->origin = state.origin;
+  record->container = state.container;
   record->set_phase(state.state == State::running && state.healthy ? Phase::ready : Phase::starting);
   return record;
 }
@@ -59,6 +61,8 @@ void Registry::apply(const link::ReplicaState& state) {
   const auto seat = seats.find(state.slot);
   const Record current = seat == seats.end() ? nullptr : seat->second;
   const bool is_current = current && current->epoch == state.epoch;
+  // A container's address is known once it runs: then the record, which workers read, is made anew.
+  const bool found = is_current && current->endpoint.family == base::Endpoint::Family::none && state.endpoint != current->endpoint;
   if (state.state == State::stopped) {
     if (is_current && state.exited) {
       current->mark_exited();
@@ -74,13 +78,12 @@ void Registry::apply(const link::ReplicaState& state) {
     if (is_current) leave(current);
     return;
   }
-  if (is_current) {
+  if (is_current && !found) {
     update(current, state);
     return;
   }
-  if (current && current->epoch > state.epoch) return;                // an older epoch cannot come back
-  if (state.endpoint.family == base::Endpoint::Family::none) return;  // not started yet: a change will follow
-  if (current && !current->exited()) listener_.left(current);         // a rest that is over
+  if (current && current->epoch > state.epoch) return;         // an older epoch cannot come back
+  if (current && !current->exited()) listener_.left(current);  // a rest that is over
   if (current) current->set_seated(false);
   const Record record = make(state);
   update(record, state);

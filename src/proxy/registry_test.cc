@@ -95,16 +95,26 @@ TEST_F(RegistryTest, ASnapshotReplacesWhatItDoesNotName) {
   EXPECT_EQ(everybody(), "B/starting C/ready");  // health that the master remembers is taken over
 }
 
-TEST_F(RegistryTest, IgnoresOlderEpochsOtherPoolsAndThoseWithoutAnAddress) {
+TEST_F(RegistryTest, IgnoresOlderEpochsAndOtherPools) {
   tell(1, 5, "A", State::running);
   tell(1, 4, "Old", State::running);
   link::ReplicaState elsewhere = state(1, 1, "X", State::running);
   elsewhere.pool = "other";
   registry->apply(elsewhere);
-  link::ReplicaState nowhere = state(2, 1, "Y", State::starting);
-  nowhere.endpoint = {};
-  registry->apply(nowhere);
   EXPECT_EQ(seats(), "1:A");
+}
+
+TEST_F(RegistryTest, ShowsOneWhoseAddressIsNotKnownYetAndMakesItsRecordAnewOnceItIs) {
+  link::ReplicaState starting = state(2, 1, "Y", State::starting);
+  starting.endpoint = {};
+  registry->apply(starting);
+  EXPECT_EQ(seats(), "2:Y");
+  const auto before = registry->find("web", 2, 1);
+  registry->apply(state(2, 1, "Y", State::running));
+  const auto after = registry->find("web", 2, 1);
+  EXPECT_NE(before, after);  // workers may be reading the old one
+  EXPECT_NE(after->endpoint.family, base::Endpoint::Family::none);
+  EXPECT_EQ(seats(), "2:Y");
 }
 
 }  // namespace

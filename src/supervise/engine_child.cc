@@ -67,6 +67,7 @@ Result<std::unique_ptr<EngineChild::Generation>> EngineChild::start() {
   request.argv = {own_executable_, "engine"};
   request.executable = "/proc/self/exe";  // this very binary, even if the file has been replaced meanwhile
   for (char** entry = environ; *entry != nullptr; ++entry) request.environment.emplace_back(*entry);
+  request.run_as = listening_.run_as;
   request.inherited = {link->second.fd()};
   request.capture_output = false;
   auto child = system.spawn(request);
@@ -147,6 +148,9 @@ Async<void> EngineChild::execute(std::shared_ptr<link::Channel> channel, link::C
   using Act = link::Command::Act;
   link::Outcome outcome;
   if (command.act == Act::add) outcome = co_await fleet_->add(command.pool, command.count, command.names);
+  if (command.act == Act::server_up) outcome = fleet_->server_up(command);
+  if (command.act == Act::server_down) outcome = fleet_->server_down(command);
+  if (command.act == Act::output) outcome = fleet_->output(command.pool, command.names.empty() ? "" : command.names[0], command.since);
   if (command.act == Act::remove) outcome = co_await fleet_->remove(command.pool, command.count, command.names);
   outcome.command = command.id;
   channel->deliver(outcome);

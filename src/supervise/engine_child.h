@@ -21,6 +21,7 @@ class EngineChild {
     std::vector<int> descriptors;  // admin, then for each worker one per configured listener
     std::uint32_t workers = 1;
     std::uint32_t per_worker = 0;
+    std::optional<io::User> run_as;  // the engine's user; nothing: ours
   };
 
   // `stop_wanted` is called when the API asks for it.

@@ -8,57 +8,87 @@
 
 namespace ringmaster::supervise {
 
+using balance::Origin;
 using base::Code;
 using base::Duration;
+using base::Endpoint;
 using base::Result;
 using io::Async;
 using link::State;
 using namespace std::chrono_literals;
 
-Fleet::Fleet(io::Loop& loop, const config::Config& config, Runtime& runtime, StateFile& state, Engine engine)
-    : loop_(loop), config_(config), runtime_(runtime), state_(state), engine_(std::move(engine)), cells_(balance::kCellsMax), scope_(loop) {}
+Fleet::Fleet(io::Loop& loop, const config::Config& config, Runtimes runtimes, StateFile& state, Engine engine)
+    : loop_(loop), config_(config), runtimes_(runtimes), state_(state), engine_(std::move(engine)), cells_(balance::kCellsMax), scope_(loop) {}
 
 Fleet::~Fleet() = default;
 
 // Whether a saved set is one that the configuration allows: it may have been edited since, and so may the file.
-static bool is_possible(const config::Pool& pool, const DesiredPool& saved) {
-  const bool sound = std::ranges::all_of(saved.slots, [](const DesiredSlot& slot) { return slot.slot > 0 && base::is_replica_name(slot.name); });
+static bool is_possible(const config::Pool& pool, const std::vector<DesiredSlot>& saved) {
+  const bool sound = std::ranges::all_of(saved, [&](const DesiredSlot& slot) {
+    const bool startable = slot.origin == Origin::container ? !pool.container.image.empty() && base::is_container_name(slot.name) : !pool.command.empty();
+    return slot.slot > 0 && base::is_replica_name(slot.name) && startable;
+  });
   std::vector<unsigned> slots;
-  for (const DesiredSlot& slot : saved.slots) slots.push_back(slot.slot);
+  for (const DesiredSlot& slot : saved) slots.push_back(slot.slot);
   const bool fits = pool.fits_ring(slots);
-  if (sound && fits && saved.slots.size() <= pool.replicas_max) return true;
-  base::log::warning("the saved set of pool {} ({} replicas) is not possible any more: starting as configured", pool.name, saved.slots.size());
+  if (sound && fits && saved.size() <= pool.replicas_max) return true;
+  base::log::warning("the saved set of pool {} ({} replicas) is not possible any more: starting as configured", pool.name, saved.size());
   return false;
+}
+
+// Those that we start: as the last master left them, or as configured. Somebody who edits `replicas` means it: then the
+// configuration counts, and not what /add and /rm made of it.
+void Fleet::seat_started(const config::Pool& pool, const DesiredPool* saved) {
+  Seats& seats = pools_[pool.name];
+  std::vector<DesiredSlot> ours;
+  if (saved != nullptr) std::ranges::copy_if(saved->slots, std::back_inserter(ours), [](const DesiredSlot& slot) { return balance::is_owned(slot.origin); });
+  if (saved != nullptr && saved->configured == pool.replicas && is_possible(pool, ours)) {
+    for (const DesiredSlot& slot : ours) seats[slot.slot] = seat(pool, slot.slot, slot.name, slot.origin);
+  } else {
+    for (std::uint32_t slot = 1; slot <= pool.replicas; ++slot) seats[slot] = seat(pool, slot, pool.initial_name(slot), pool.initial_origin(slot));
+  }
+}
+
+// Those that had registered, as far as they still may.
+void Fleet::seat_registered(const config::Pool& pool, const DesiredPool& saved) {
+  for (const DesiredSlot& slot : saved.slots) {
+    if (slot.origin == Origin::server) old_slots_[{pool.name, slot.server}] = slot.slot;
+    if (slot.origin != Origin::registered || !pool.registration.allowed || !base::is_replica_name(slot.name)) continue;
+    const auto server = Endpoint::parse(slot.server);
+    if (!server || !base::any_contains(pool.registration.from, *server) || !has_room(pool, 1)) continue;
+    old_slots_[{pool.name, slot.server}] = slot.slot;
+    const SeatPtr taken = take_in(pool, *server, slot.name, Origin::registered);
+    taken->ttl = Duration(std::chrono::milliseconds(slot.ttl_ms));
+    if (slot.ttl_ms > 0) taken->expires = loop_.now() + taken->ttl;
+  }
 }
 
 void Fleet::start() {
   const Desired desired = state_.load();
   for (const config::Pool& pool : config_.pools) {
-    Seats& seats = pools_[pool.name];
     const auto known = desired.find(pool.name);
-    // Somebody who edits `replicas` means it: then the configuration counts, and not what /add and /rm made of it.
-    if (known != desired.end() && known->second.configured == pool.replicas && is_possible(pool, known->second)) {
-      for (const DesiredSlot& slot : known->second.slots) {
-        epochs_[{pool.name, slot.slot}] = slot.epoch;
-        seats[slot.slot] = seat(pool, slot.slot, slot.name);
-      }
-    } else {
-      for (std::uint32_t slot = 1; slot <= pool.replicas; ++slot) seats[slot] = seat(pool, slot, pool.initial_name(slot));
+    const DesiredPool* saved = known == desired.end() ? nullptr : &known->second;
+    if (saved != nullptr) {
+      for (const DesiredSlot& slot : saved->slots) epochs_[{pool.name, slot.slot}] = slot.epoch;
     }
-  }
-  for (const auto& [name, seats] : pools_) {
-    for (const auto& [slot, member] : seats) scope_.spawn(keep(member));
+    seat_started(pool, saved);
+    for (const auto& [slot, member] : pools_[pool.name]) {
+      runtimes_.of(member->now.origin).expect(pool.name, slot, member->now.name);
+      scope_.spawn(keep(member));
+    }
+    if (saved != nullptr) seat_registered(pool, *saved);
   }
   save();
 }
 
-Fleet::SeatPtr Fleet::seat(const config::Pool& pool, std::uint32_t slot, std::string name) {
+Fleet::SeatPtr Fleet::seat(const config::Pool& pool, std::uint32_t slot, std::string name, Origin origin) {
   auto made = std::make_shared<Seat>();
   made->pool = &pool;
   made->now.pool = pool.name;
   made->now.slot = slot;
   made->now.epoch = take_epoch(pool.name, slot);
   made->now.name = std::move(name);
+  made->now.origin = origin;
   made->now.cell = take_cell();
   return made;
 }
@@ -90,13 +120,21 @@ Async<void> Fleet::keep(SeatPtr seat) {
   std::erase(leaving_, seat);
 }
 
+// How logs speak of it.
+static std::string place_of(const link::ReplicaState& replica) {
+  if (replica.origin == Origin::process) return "pid " + std::to_string(replica.pid);
+  if (replica.origin == Origin::container) return "container " + replica.container.substr(0, 12);
+  return "server " + base::to_string(replica.endpoint);
+}
+
 // Starts it and stays with it until its end.
 Async<bool> Fleet::run(Seat& seat) {
   std::unique_ptr<Running> running;
-  if (!launch(seat, running)) co_return true;
+  const bool launched = co_await launch(seat, running);
+  if (!launched) co_return true;
   const auto outcome = co_await io::race(loop_, running->wait(base::kNever), until_unwanted(seat));
   if (outcome.a) {  // it has ended, whatever else was wanted
-    base::log::warning("{} (slot {}, pid {}) {}", seat.now.name, seat.now.slot, seat.now.pid, *outcome.a);
+    base::log::warning("{} (slot {}, {}) {}", seat.now.name, seat.now.slot, place_of(seat.now), *outcome.a);
     seat.now.exited = true;
     announce(seat, State::stopped);
     co_return true;
@@ -114,42 +152,72 @@ Async<bool> Fleet::run(Seat& seat) {
   co_return true;
 }
 
-bool Fleet::launch(Seat& seat, std::unique_ptr<Running>& running) {
-  const auto complain = [&](const base::Error& error) {
-    const std::string complaint = base::describe(error);
-    if (complaint != seat.complaint) base::log::error("{} (slot {}) cannot be started: {}", seat.now.name, seat.now.slot, complaint);
-    seat.complaint = complaint;
-    seat.now.exited = true;
-    announce(seat, State::stopped);
-    return false;
-  };
-  const auto endpoint = runtime_.endpoint_for(*seat.pool, seat.now.slot, seat.now.epoch);
-  if (!endpoint) return complain(endpoint.error());
-  seat.now.endpoint = *endpoint;
-  seat.now.exited = seat.now.healthy = false;
-  seat.ready_since = seat.unhealthy_since = base::kNever;
-  auto started = runtime_.start({*seat.pool, seat.now.slot, seat.now.epoch, seat.now.name, *endpoint});
-  if (!started) {
-    seat.now.pid = 0;
-    announce(seat, State::starting);  // so that the slot shows its name all the same
-    return complain(started.error());
-  }
-  running = std::move(*started);
-  seat.complaint.clear();
-  seat.now.pid = running->pid();
-  seat.launched = loop_.now();
-  seat.said_late = false;
-  announce(seat, State::running);
-  base::log::info("{} (slot {}) started, pid {}", seat.now.name, seat.now.slot, seat.now.pid);
-  save();
-  return true;
+// It could not be started. Said once, however often it is tried; the slot shows its name all the same.
+bool Fleet::complain(Seat& seat, const base::Error& error) {
+  const std::string complaint = base::describe(error);
+  if (complaint != seat.complaint) base::log::error("{} (slot {}) cannot be started: {}", seat.now.name, seat.now.slot, complaint);
+  seat.complaint = complaint;
+  announce(seat, State::starting);
+  seat.now.exited = true;
+  announce(seat, State::stopped);
+  return false;
 }
 
-// Until it is to leave, or has been unhealthy for too long. The value means nothing.
-Async<bool> Fleet::until_unwanted(Seat& seat) {
+// Takes its lines: for our log, and for who asks later.
+std::function<void(std::string_view)> Fleet::output_of(const Seat& seat) {
+  return [this, name = seat.now.name, log = seat.output](std::string_view line) {
+    const std::string shown = base::log::printable(line, 4096);
+    base::log::info("[{}] {}", name, shown);
+    log->add(++lines_, name, shown);
+  };
+}
+
+Async<bool> Fleet::launch(Seat& seat, std::unique_ptr<Running>& running) {
+  seat.now.exited = seat.now.healthy = false;
+  seat.now.endpoint = {};
+  seat.ready_since = seat.unhealthy_since = base::kNever;
+  seat.launched = loop_.now();
+  seat.said_late = false;
+  if (seat.now.origin == Origin::container) announce(seat, State::starting);  // that takes a while
+  Launch what{*seat.pool, seat.now.slot, seat.now.epoch, seat.now.name, seat.server, output_of(seat)};
+  auto started = co_await io::race(loop_, runtimes_.of(seat.now.origin).start(std::move(what)), until_leaving(seat));
+  if (!started.a && seat.leaving) co_return false;
+  if (!started.a) co_return complain(seat, started.a.error());
+  running = std::move(*started.a);
+  seat.complaint.clear();
+  seat.now.endpoint = running->endpoint();
+  seat.now.pid = running->pid();
+  seat.now.container = running->container();
+  seat.launched = loop_.now();
+  announce(seat, seat.leaving ? State::draining : State::running);
+  base::log::info("{} (slot {}) {}, {}", seat.now.name, seat.now.slot, balance::is_owned(seat.now.origin) ? "started" : "is taken in", place_of(seat.now));
+  save();
+  co_return true;
+}
+
+// The value means nothing.
+Async<bool> Fleet::until_leaving(Seat& seat) {
   while (!seat.leaving) {
-    base::Time deadline = seat.unhealthy_since == base::kNever ? base::kNever : seat.unhealthy_since + seat.pool->health.kill_after;
-    if (seat.ready_since == base::kNever && !seat.said_late) {
+    const Code woken = co_await seat.changed.wait(loop_);
+    if (woken == Code::cancelled) break;
+  }
+  co_return true;
+}
+
+// Until it is to leave, or has been unhealthy for too long, or has not registered again. The value means nothing.
+Async<bool> Fleet::until_unwanted(Seat& seat) {
+  const bool owned = balance::is_owned(seat.now.origin);
+  while (!seat.leaving) {
+    base::Time deadline = seat.expires;
+    if (!owned && loop_.now() >= deadline) {
+      base::log::warning("{} (slot {}) has not registered again in time: taken out", seat.now.name, seat.now.slot);
+      leave(SeatPtr(pools_[seat.now.pool].at(seat.now.slot)));
+      save();
+      break;
+    }
+    if (owned && seat.unhealthy_since != base::kNever) deadline = seat.unhealthy_since + seat.pool->health.kill_after;
+    if (owned && loop_.now() >= deadline) break;
+    if (owned && seat.ready_since == base::kNever && !seat.said_late) {
       deadline = seat.launched + seat.pool->ready_timeout;
       if (loop_.now() >= deadline) {
         base::log::warning("{} (slot {}) is still not ready: nothing good at {} so far", seat.now.name, seat.now.slot, seat.pool->health.path);
@@ -157,7 +225,6 @@ Async<bool> Fleet::until_unwanted(Seat& seat) {
         continue;
       }
     }
-    if (loop_.now() >= deadline) break;
     const Code woken = co_await seat.changed.wait(loop_, deadline);
     if (woken == Code::cancelled) break;
   }
@@ -182,7 +249,7 @@ Async<void> Fleet::end(Seat& seat, Running& running) {
     running.kill();
     co_await running.wait(base::kNever);
   }
-  base::log::info("{} (slot {}) stopped", seat.now.name, seat.now.slot);
+  base::log::info("{} (slot {}) {}", seat.now.name, seat.now.slot, balance::is_owned(seat.now.origin) ? "stopped" : "is taken out");
 }
 
 // Prepares the seat for its next occupant and says how long to wait before starting it.
@@ -193,6 +260,7 @@ Duration Fleet::next_epoch(Seat& seat) {
   seat.now.epoch = take_epoch(seat.now.pool, seat.now.slot);
   seat.now.name = free_name(pools_[seat.now.pool]);
   seat.now.pid = 0;
+  seat.now.container.clear();
   seat.now.healthy = false;
   if (seat.early_deaths < 3) return Duration::zero();
   seat.back_off = seat.back_off == Duration::zero() ? Duration(100ms) : std::min<Duration>(30s, seat.back_off * 2);
@@ -201,8 +269,7 @@ Duration Fleet::next_epoch(Seat& seat) {
 
 Async<void> Fleet::rest(Seat& seat, Duration pause) {
   base::log::warning("slot {} of pool {} keeps failing: next try in {:.1f} s", seat.now.slot, seat.now.pool, base::to_ms(pause) / 1000);
-  // Known to the engine by its endpoint from the start, since that never changes within an epoch.
-  if (const auto endpoint = runtime_.endpoint_for(*seat.pool, seat.now.slot, seat.now.epoch)) seat.now.endpoint = *endpoint;
+  seat.now.endpoint = {};
   seat.now.exited = false;
   announce(seat, State::backing_off);
   const base::Time until = loop_.now() + pause;
@@ -210,8 +277,6 @@ Async<void> Fleet::rest(Seat& seat, Duration pause) {
     const Code woken = co_await seat.changed.wait(loop_, until);
     if (woken == Code::cancelled) co_return;
   }
-  // The port of the resting epoch may be taken by now. One that leaves keeps the epoch under which the engine knows it.
-  if (!seat.leaving) seat.now.epoch = take_epoch(seat.now.pool, seat.now.slot);
 }
 
 // --- from the engine ---
@@ -254,7 +319,9 @@ void Fleet::save() {
     DesiredPool& to = desired[name];
     to.configured = pool->replicas;
     for (const auto& [slot, seat] : seats) {
-      if (!seat->pending) to.slots.push_back({slot, seat->now.epoch, seat->now.name});
+      const std::string server = balance::is_owned(seat->now.origin) ? "" : base::to_string(seat->server);
+      const auto ttl_ms = static_cast<std::uint64_t>(seat->ttl / 1ms);
+      if (!seat->pending) to.slots.push_back({slot, seat->now.epoch, seat->now.name, seat->now.origin, server, ttl_ms});
       if (seat->now.pid != 0) pids.push_back(seat->now.pid);
     }
   }

@@ -16,6 +16,7 @@
 
 #include "config/config.h"
 #include "link/messages.h"
+#include "supervise/output_log.h"
 #include "supervise/runtime.h"
 #include "supervise/state_file.h"
 
@@ -29,7 +30,7 @@ class Fleet {
     std::function<std::uint32_t(std::uint32_t cell)> in_flight;  // over all live engines
   };
 
-  Fleet(io::Loop& loop, const config::Config& config, Runtime& runtime, StateFile& state, Engine engine);
+  Fleet(io::Loop& loop, const config::Config& config, Runtimes runtimes, StateFile& state, Engine engine);
   ~Fleet();
 
   // Seats everybody: as configured, or as the last master left it.
@@ -39,6 +40,15 @@ class Fleet {
   // was refused has changed nothing.
   io::Async<link::Outcome> add(std::string pool, std::int64_t count, std::vector<std::string> names);
   io::Async<link::Outcome> remove(std::string pool, std::int64_t count, std::vector<std::string> names);
+
+  // Servers that run without us. What registers again, or moves to another address under its name, is the same server.
+  link::Outcome server_up(const link::Command& command);
+  link::Outcome server_down(const link::Command& command);
+  // Those of the configuration's entry `listed` are now at these addresses.
+  void set_servers(const config::Pool& pool, const std::string& listed, const std::vector<base::Endpoint>& endpoints);
+
+  // What the replica of this name has written of late, from line `since` on; the outcome's `next` is for the next call.
+  link::Outcome output(const std::string& pool, const std::string& name, std::uint64_t since) const;
 
   // From the engine.
   void health(const link::Health& report);
@@ -66,11 +76,19 @@ class Fleet {
     unsigned early_deaths = 0;
     base::Duration back_off{};
     std::string complaint;  // why it could not be started, as last logged
+    std::shared_ptr<OutputLog> output = std::make_shared<OutputLog>();
+    // Of servers that run without us:
+    base::Endpoint server;
+    std::string listed;  // the configuration's entry that it comes from; empty: it has registered
+    base::Duration ttl{};
+    base::Time expires = base::kNever;
   };
   using SeatPtr = std::shared_ptr<Seat>;
   using Seats = std::map<std::uint32_t, SeatPtr>;
 
-  SeatPtr seat(const config::Pool& pool, std::uint32_t slot, std::string name);
+  SeatPtr seat(const config::Pool& pool, std::uint32_t slot, std::string name, balance::Origin origin);
+  void seat_started(const config::Pool& pool, const DesiredPool* saved);
+  void seat_registered(const config::Pool& pool, const DesiredPool& saved);
   std::uint64_t take_epoch(const std::string& pool, std::uint32_t slot) { return ++epochs_[{pool, slot}]; }
   io::Async<void> keep(SeatPtr seat);
   io::Async<bool> run(Seat& seat);  // true: it ended by itself
@@ -79,7 +97,13 @@ class Fleet {
   io::Async<void> end(Seat& seat, Running& running);
   io::Async<void> rest(Seat& seat, base::Duration pause);
   base::Duration next_epoch(Seat& seat);
-  bool launch(Seat& seat, std::unique_ptr<Running>& running);
+  io::Async<bool> launch(Seat& seat, std::unique_ptr<Running>& running);
+  io::Async<bool> until_leaving(Seat& seat);
+  bool complain(Seat& seat, const base::Error& error);
+  std::function<void(std::string_view)> output_of(const Seat& seat);
+  SeatPtr take_in(const config::Pool& pool, const base::Endpoint& server, const std::string& name, balance::Origin origin);
+  base::Result<void> has_room(const config::Pool& pool, std::size_t more) const;
+  std::string name_of_server(const Seats& seats, const base::Endpoint& server) const;
 
   io::Async<void> await_seen(std::uint64_t generation, base::Time deadline);
   io::Async<void> await_turn();
@@ -90,7 +114,7 @@ class Fleet {
   io::Async<std::string> await_ready(const std::vector<Added>& added, base::Duration time_max);
   link::Outcome refuse(base::Code code, std::string detail) const;
   link::Outcome done(const Seats& seats) const;
-  base::Result<void> check_names(const Seats& seats, const std::vector<std::string>& names, bool must_exist) const;
+  base::Result<void> check_names(const config::Pool& pool, const Seats& seats, const std::vector<std::string>& names, bool must_exist) const;
   std::string free_name(const Seats& seats);
   void announce(Seat& seat, link::State state);
   void leave(const SeatPtr& seat);
@@ -99,12 +123,15 @@ class Fleet {
 
   io::Loop& loop_;
   const config::Config& config_;
-  Runtime& runtime_;
+  Runtimes runtimes_;
   StateFile& state_;
   Engine engine_;
   std::map<std::string, Seats, std::less<>> pools_;
   std::vector<SeatPtr> leaving_;
   std::vector<bool> cells_;
+  // Where servers of the configuration sat when the last master lived, by pool and address.
+  std::map<std::pair<std::string, std::string>, std::uint32_t> old_slots_;
+  std::uint64_t lines_ = 0;  // of output so far
   // Epochs count on over everything that ever sat in a slot, so that no socket's path is ever used twice.
   std::map<std::pair<std::string, std::uint32_t>, std::uint64_t> epochs_;
   std::uint64_t generation_ = 0;

@@ -8,6 +8,7 @@
 
 namespace ringmaster::supervise {
 
+using balance::Origin;
 using base::Code;
 using base::Duration;
 using base::Result;
@@ -39,16 +40,23 @@ std::string Fleet::free_name(const Seats& seats) {
   }
 }
 
-Result<void> Fleet::check_names(const Seats& seats, const std::vector<std::string>& names, bool must_exist) const {
+Result<void> Fleet::check_names(const config::Pool& pool, const Seats& seats, const std::vector<std::string>& names, bool must_exist) const {
   std::set<std::string> seen;
   for (const std::string& name : names) {
     const std::string shown = "'" + base::log::printable(name, 80) + "'";
+    const auto fixed = [&](const std::string& known) {
+      return std::ranges::any_of(seats, [&](const auto& entry) { return entry.second->now.name == known && entry.second->now.origin == Origin::server; });
+    };
     const bool exists = std::ranges::any_of(seats, [&](const auto& entry) { return entry.second->now.name == name; });
     if (!base::is_replica_name(name)) {
       return base::fail(Code::invalid, shown + " is not a valid hostname: letters, digits, ' _.-', at most 63, a letter or digit first");
     }
+    if (!must_exist && pool.added_origin() == Origin::container && !base::is_container_name(name)) {
+      return base::fail(Code::invalid, shown + " is no container's name: at least two characters, without spaces");
+    }
     if (!seen.insert(name).second) return base::fail(Code::invalid, "the hostname " + shown + " is given twice");
     if (must_exist && !exists) return base::fail(Code::not_found, "there is no server " + shown);
+    if (must_exist && fixed(name)) return base::fail(Code::denied, shown + " is given by the configuration and cannot be removed");
     if (!must_exist && exists) return base::fail(Code::exists, "the hostname " + shown + " is taken");
   }
   return {};
@@ -60,7 +68,9 @@ Async<std::string> Fleet::await_ready(const std::vector<Added>& added, Duration 
   while (true) {
     std::string missing;
     for (const Added& one : added) {
-      if (!one.seat->now.healthy) missing += (missing.empty() ? "" : ", ") + one.name;
+      if (one.seat->now.healthy) continue;
+      missing += (missing.empty() ? "" : ", ") + one.name;
+      if (!one.seat->complaint.empty()) missing += " (" + one.seat->complaint + ")";
     }
     if (missing.empty() || stopping_) co_return missing;
     const Code woken = co_await news_.wait(loop_, deadline);
@@ -98,6 +108,18 @@ static std::vector<unsigned> slots_after(const auto& seats, std::size_t count) {
   return slots;
 }
 
+Result<void> Fleet::has_room(const config::Pool& pool, std::size_t more) const {
+  const Seats& seats = pools_.find(pool.name)->second;
+  if (more > pool.replicas_max || seats.size() + more > pool.replicas_max) {
+    return base::fail(Code::too_large, "there can be at most " + std::to_string(pool.replicas_max) + " servers; there are " + std::to_string(seats.size()));
+  }
+  if (!pool.fits_ring(slots_after(seats, more))) {
+    return base::fail(Code::too_large, std::to_string(seats.size() + more) + " servers with " + std::to_string(pool.ring.virtual_servers) +
+                                           " virtual servers each do not fit the ring of " + std::to_string(pool.ring.slots) + " slots");
+  }
+  return {};
+}
+
 Async<Outcome> Fleet::add(std::string pool_name, std::int64_t count, std::vector<std::string> names) {
   const config::Pool* pool = config_.find_pool(pool_name);
   if (pool == nullptr) co_return refuse(Code::not_found, "there is no pool '" + pool_name + "'");
@@ -109,26 +131,19 @@ Async<Outcome> Fleet::add(std::string pool_name, std::int64_t count, std::vector
     return outcome;
   };
   if (stopping_) co_return finish(refuse(Code::unavailable, "Ringmaster is stopping"));
-  const std::uint64_t total = seats.size() + static_cast<std::uint64_t>(std::max<std::int64_t>(count, 0));
+  if (!pool->starts_replicas()) co_return finish(refuse(Code::invalid, "the servers of pool '" + pool_name + "' are not started by Ringmaster"));
   if (count < 1) co_return finish(refuse(Code::invalid, "n must be a whole number, 1 or more"));
-  if (count > pool->replicas_max || total > pool->replicas_max) {
-    co_return finish(
-        refuse(Code::too_large, "there can be at most " + std::to_string(pool->replicas_max) + " servers; there are " + std::to_string(seats.size())));
-  }
-  if (!pool->fits_ring(slots_after(seats, static_cast<std::size_t>(count)))) {
-    co_return finish(refuse(Code::too_large, std::to_string(total) + " servers with " + std::to_string(pool->ring.virtual_servers) +
-                                                 " virtual servers each do not fit the ring of " + std::to_string(pool->ring.slots) + " slots"));
-  }
+  if (const auto room = has_room(*pool, static_cast<std::size_t>(count)); !room) co_return finish(refuse(room.error().code, room.error().detail));
   if (names.size() > static_cast<std::size_t>(count)) {
     co_return finish(refuse(Code::invalid, "Length of hostname list is more than newly added instances"));
   }
-  if (const auto checked = check_names(seats, names, false); !checked) co_return finish(refuse(checked.error().code, checked.error().detail));
+  if (const auto checked = check_names(*pool, seats, names, false); !checked) co_return finish(refuse(checked.error().code, checked.error().detail));
 
   std::vector<Added> added;
   for (std::uint32_t slot = 1; added.size() < static_cast<std::size_t>(count); ++slot) {
     if (seats.contains(slot)) continue;
     const std::string name = added.size() < names.size() ? names[added.size()] : free_name(seats);
-    added.push_back({seats[slot] = seat(*pool, slot, name), name});
+    added.push_back({seats[slot] = seat(*pool, slot, name, pool->added_origin()), name});
     added.back().seat->pending = true;
     scope_.spawn(keep(added.back().seat));
   }
@@ -155,17 +170,17 @@ Async<Outcome> Fleet::remove(std::string pool_name, std::int64_t count, std::vec
   };
   if (stopping_) co_return finish(refuse(Code::unavailable, "Ringmaster is stopping"));
   if (count < 1) co_return finish(refuse(Code::invalid, "n must be a whole number, 1 or more"));
-  if (static_cast<std::uint64_t>(count) > seats.size()) {
-    co_return finish(refuse(Code::too_large, "there are only " + std::to_string(seats.size()) + " servers to remove"));
-  }
+  const auto removable = std::ranges::count_if(seats, [](const auto& entry) { return entry.second->now.origin != Origin::server; });
+  if (count > removable) co_return finish(refuse(Code::too_large, "there are only " + std::to_string(removable) + " servers to remove"));
   if (names.size() > static_cast<std::size_t>(count)) {
     co_return finish(refuse(Code::invalid, "Length of hostname list is more than removable instances"));
   }
-  if (const auto checked = check_names(seats, names, true); !checked) co_return finish(refuse(checked.error().code, checked.error().detail));
+  if (const auto checked = check_names(*pool, seats, names, true); !checked) co_return finish(refuse(checked.error().code, checked.error().detail));
 
   std::vector<SeatPtr> named;
   std::vector<SeatPtr> others;
   for (const auto& [slot, seat] : seats) {
+    if (seat->now.origin == Origin::server) continue;
     const bool chosen = std::ranges::find(names, seat->now.name) != names.end();
     (chosen ? named : others).push_back(seat);
   }

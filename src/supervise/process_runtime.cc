@@ -18,16 +18,16 @@ namespace {
 
 class RunningProcess final : public Running {
  public:
-  RunningProcess(io::Loop& loop, io::Child child, const std::string& name, std::string socket_path)
-      : loop_(loop), process_(loop, std::move(child)), socket_path_(std::move(socket_path)) {
+  RunningProcess(io::Loop& loop, io::Child child, Endpoint endpoint, std::function<void(std::string_view)> output)
+      : loop_(loop), process_(loop, std::move(child)), endpoint_(std::move(endpoint)) {
     // In the root scope: its children may go on writing after it has ended.
-    loop.root().spawn(
-        io::read_lines(loop, process_.take_output(), [name](std::string_view line) { base::log::info("[{}] {}", name, base::log::printable(line, 4096)); }));
+    loop.root().spawn(io::read_lines(loop, process_.take_output(), std::move(output)));
   }
   ~RunningProcess() override {
-    if (!socket_path_.empty()) loop_.system().remove_file(socket_path_);
+    if (!endpoint_.path.empty()) loop_.system().remove_file(endpoint_.path);
   }
 
+  Endpoint endpoint() const override { return endpoint_; }
   std::int64_t pid() const override { return process_.pid(); }
   Async<Result<std::string>> wait(base::Time deadline) override {
     const auto status = co_await process_.wait(deadline);
@@ -40,7 +40,7 @@ class RunningProcess final : public Running {
  private:
   io::Loop& loop_;
   io::Process process_;
-  std::string socket_path_;
+  Endpoint endpoint_;
 };
 
 }  // namespace
@@ -48,9 +48,10 @@ class RunningProcess final : public Running {
 ProcessRuntime::ProcessRuntime(io::Loop& loop, std::string run_dir)
     : loop_(loop), run_dir_(std::move(run_dir)), own_executable_(loop.system().own_executable()) {}
 
-Result<Endpoint> ProcessRuntime::endpoint_for(const config::Pool& pool, std::uint32_t slot, std::uint64_t epoch) {
-  if (pool.on_unix_socket()) {
-    return Endpoint::unix_socket(run_dir_ + "/" + pool.name + "." + std::to_string(slot) + "." + std::to_string(epoch) + ".sock");
+// Where this epoch will listen.
+Result<Endpoint> ProcessRuntime::endpoint_for(const Launch& launch) {
+  if (launch.pool.on_unix_socket()) {
+    return Endpoint::unix_socket(run_dir_ + "/" + launch.pool.name + "." + std::to_string(launch.slot) + "." + std::to_string(launch.epoch) + ".sock");
   }
   // A port that is free now. Somebody may take it before the replica does; then the replica fails and the next epoch
   // has another one.
@@ -59,12 +60,12 @@ Result<Endpoint> ProcessRuntime::endpoint_for(const config::Pool& pool, std::uin
   return loop_.system().local_endpoint(probe->fd());
 }
 
-std::vector<std::string> ProcessRuntime::command_of(const Launch& launch) const {
+std::vector<std::string> ProcessRuntime::command_of(const Launch& launch, const Endpoint& endpoint) const {
   std::vector<std::string> command;
   for (std::string word : launch.pool.command) {
     word = base::replace_all(word, "{ringmaster}", own_executable_);
-    word = base::replace_all(word, "{socket}", launch.endpoint.path);
-    word = base::replace_all(word, "{port}", std::to_string(launch.endpoint.port));
+    word = base::replace_all(word, "{socket}", endpoint.path);
+    word = base::replace_all(word, "{port}", std::to_string(endpoint.port));
     word = base::replace_all(word, "{slot}", std::to_string(launch.slot));
     word = base::replace_all(word, "{name}", launch.name);
     command.push_back(std::move(word));
@@ -74,7 +75,7 @@ std::vector<std::string> ProcessRuntime::command_of(const Launch& launch) const 
 
 // A replica sees what the configuration gives it and a few harmless variables of ours, never all of the master's: those
 // may hold secrets.
-std::vector<std::string> ProcessRuntime::environment_of(const Launch& launch) {
+std::vector<std::string> ProcessRuntime::environment_of(const Launch& launch, const Endpoint& endpoint) {
   std::vector<std::string> environment;
   const auto add = [&](const std::string& name, const std::string& value) {
     const bool configured = std::ranges::any_of(launch.pool.environment, [&](const std::string& entry) { return entry.starts_with(name + "="); });
@@ -85,31 +86,33 @@ std::vector<std::string> ProcessRuntime::environment_of(const Launch& launch) {
   }
   add("SERVER_ID", std::to_string(launch.slot));
   add("SERVER_NAME", launch.name);
-  if (launch.endpoint.port != 0) add("PORT", std::to_string(launch.endpoint.port));
+  if (endpoint.port != 0) add("PORT", std::to_string(endpoint.port));
   environment.insert(environment.end(), launch.pool.environment.begin(), launch.pool.environment.end());
   return environment;
 }
 
-Result<std::unique_ptr<Running>> ProcessRuntime::start(const Launch& launch) {
+Async<Result<std::unique_ptr<Running>>> ProcessRuntime::start(Launch launch) {
+  const auto endpoint = endpoint_for(launch);
+  if (!endpoint) co_return std::unexpected(endpoint.error());
   io::SpawnRequest request;
-  request.argv = command_of(launch);
-  request.environment = environment_of(launch);
+  request.argv = command_of(launch, *endpoint);
+  request.environment = environment_of(launch, *endpoint);
   request.directory = launch.pool.directory;
   for (const config::Limit& limit : launch.pool.limits) request.limits.push_back({limit.resource, limit.value});
-  if (!launch.endpoint.path.empty()) loop_.system().remove_file(launch.endpoint.path);
+  if (!endpoint->path.empty()) loop_.system().remove_file(endpoint->path);
   io::Handle listening;
   if (launch.pool.listen_fds) {
-    auto made = loop_.system().listen(launch.endpoint, {});
-    if (!made) return std::unexpected(made.error());
+    auto made = loop_.system().listen(*endpoint, {});
+    if (!made) co_return std::unexpected(made.error());
     listening = std::move(*made);
     request.inherited = {listening.fd()};
     request.listen_fds = true;
   }
   auto child = loop_.system().spawn(request);
-  if (!child) return std::unexpected(child.error());
+  if (!child) co_return std::unexpected(child.error());
   // Our copy of the listening socket ends here: it belongs to this epoch and dies with it, and what waits in its backlog
   // is reset at once instead of waiting for somebody who is gone.
-  return std::make_unique<RunningProcess>(loop_, std::move(*child), launch.name, launch.endpoint.path);
+  co_return std::make_unique<RunningProcess>(loop_, std::move(*child), *endpoint, std::move(launch.output));
 }
 
 }  // namespace ringmaster::supervise

@@ -11,12 +11,12 @@ class ProcessRuntime final : public Runtime {
   // `run_dir`: where sockets go; absolute, since replicas may have another working directory.
   ProcessRuntime(io::Loop& loop, std::string run_dir);
 
-  base::Result<base::Endpoint> endpoint_for(const config::Pool& pool, std::uint32_t slot, std::uint64_t epoch) override;
-  base::Result<std::unique_ptr<Running>> start(const Launch& launch) override;
+  io::Async<base::Result<std::unique_ptr<Running>>> start(Launch launch) override;
 
  private:
-  std::vector<std::string> command_of(const Launch& launch) const;
-  static std::vector<std::string> environment_of(const Launch& launch);
+  base::Result<base::Endpoint> endpoint_for(const Launch& launch);
+  std::vector<std::string> command_of(const Launch& launch, const base::Endpoint& endpoint) const;
+  static std::vector<std::string> environment_of(const Launch& launch, const base::Endpoint& endpoint);
 
   io::Loop& loop_;
   std::string run_dir_;

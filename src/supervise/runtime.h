@@ -1,7 +1,8 @@
 // How replicas are run: the seam between the fleet, which decides what should run, and processes, containers or
-// addresses, which do. ProcessRuntime is the first implementation.
+// addresses, which do.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -16,14 +17,17 @@ struct Launch {
   std::uint32_t slot;
   std::uint64_t epoch;
   std::string name;
-  base::Endpoint endpoint;  // from Runtime::endpoint_for
+  base::Endpoint server;                         // of one that runs already: where
+  std::function<void(std::string_view)> output;  // takes each line that it writes
 };
 
 // A started replica. Destroyed only after wait() has given its end.
 class Running {
  public:
   virtual ~Running() = default;
-  virtual std::int64_t pid() const = 0;
+  virtual base::Endpoint endpoint() const = 0;          // where it listens, or will
+  virtual std::int64_t pid() const { return 0; }        // of a process of ours
+  virtual std::string container() const { return {}; }  // its id
   // Awaits its end: how it ended, for the log. Errors: timeout, cancelled.
   virtual io::Async<base::Result<std::string>> wait(base::Time deadline) = 0;
   virtual void terminate() = 0;  // asks it to end (SIGTERM)
@@ -33,10 +37,21 @@ class Running {
 class Runtime {
  public:
   virtual ~Runtime() = default;
-  // Where this epoch will listen. Errors: no free port.
-  virtual base::Result<base::Endpoint> endpoint_for(const config::Pool& pool, std::uint32_t slot, std::uint64_t epoch) = 0;
-  // Errors: the command does not exist, or cannot be started; the detail says why.
-  virtual base::Result<std::unique_ptr<Running>> start(const Launch& launch) = 0;
+  // Before the first start(): what will be started at the beginning.
+  virtual void expect(const std::string& /*pool*/, std::uint32_t /*slot*/, const std::string& /*name*/) {}
+  // Starts it, or finds it running as an earlier master left it. Errors say what is missing: the command, the image, a free
+  // port. Cancelled: whatever of it exists will be removed.
+  virtual io::Async<base::Result<std::unique_ptr<Running>>> start(Launch launch) = 0;
+};
+
+// Which one runs what.
+struct Runtimes {
+  Runtime* process;
+  Runtime* container;  // null if no pool has an image
+  Runtime* server;
+  Runtime& of(balance::Origin origin) const {
+    return *(origin == balance::Origin::process ? process : origin == balance::Origin::container ? container : server);
+  }
 };
 
 }  // namespace ringmaster::supervise

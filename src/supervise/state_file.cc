@@ -3,6 +3,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
+#include "base/names.h"
+#include "base/random.h"
 
 namespace ringmaster::supervise {
 
@@ -29,7 +31,16 @@ static Desired read_desired(const std::string& text) {
     DesiredPool& to = desired[name];
     pool.at("configured").get_to(to.configured);
     for (const json& slot : pool.at("slots")) {
-      to.slots.push_back({slot.at("slot").get<std::uint32_t>(), slot.at("epoch").get<std::uint64_t>(), slot.at("name").get<std::string>()});
+      DesiredSlot& one = to.slots.emplace_back();
+      slot.at("slot").get_to(one.slot);
+      slot.at("epoch").get_to(one.epoch);
+      slot.at("name").get_to(one.name);
+      const auto origin = slot.value("origin", std::string(balance::name(one.origin)));
+      for (unsigned i = 0; i < balance::kOrigins; ++i) {
+        if (origin == balance::name(static_cast<balance::Origin>(i))) one.origin = static_cast<balance::Origin>(i);
+      }
+      one.server = slot.value("server", "");
+      one.ttl_ms = slot.value("ttl_ms", std::uint64_t{0});
     }
   }
   return desired;
@@ -55,7 +66,11 @@ bool StateFile::save(const Desired& desired) {
   json pools = json::object();
   for (const auto& [name, pool] : desired) {
     json slots = json::array();
-    for (const DesiredSlot& slot : pool.slots) slots.push_back({{"slot", slot.slot}, {"epoch", slot.epoch}, {"name", slot.name}});
+    for (const DesiredSlot& slot : pool.slots) {
+      json& one = slots.emplace_back(json{{"slot", slot.slot}, {"epoch", slot.epoch}, {"name", slot.name}, {"origin", balance::name(slot.origin)}});
+      if (!slot.server.empty()) one["server"] = slot.server;
+      if (slot.ttl_ms != 0) one["ttl_ms"] = slot.ttl_ms;
+    }
     pools[name] = {{"configured", pool.configured}, {"slots", slots}};
   }
   const auto saved = system_->replace_file(directory_ + "/desired.json", json({{"pools", pools}}).dump(1) + "\n", true);
@@ -70,6 +85,15 @@ void StateFile::save_children(const std::vector<std::int64_t>& pids) {
   json children = json::array();
   for (const std::int64_t pid : pids) children.push_back({{"pid", pid}, {"start", system_->start_time(static_cast<pid_t>(pid))}});
   (void)system_->replace_file(directory_ + "/children.json", json({{"boot", system_->boot_id()}, {"children", children}}).dump() + "\n", false);
+}
+
+Result<std::string> StateFile::instance(base::Random& random) {
+  const std::string path = directory_ + "/instance";
+  const auto known = system_->read_file(path);
+  if (known && base::is_pool_name(*known)) return *known;
+  const std::string made = base::random_replica_name(random).substr(std::string_view("Server-").size()) + base::random_replica_name(random).substr(7);
+  if (auto written = system_->replace_file(path, made, true); !written) return std::unexpected(written.error());
+  return made;
 }
 
 unsigned StateFile::kill_leftovers() {

@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "balance/replica.h"
+#include "base/random.h"
 #include "io/system.h"
 
 namespace ringmaster::supervise {
@@ -18,6 +20,9 @@ struct DesiredSlot {
   std::uint32_t slot = 0;
   std::uint64_t epoch = 0;
   std::string name;
+  balance::Origin origin = balance::Origin::process;
+  std::string server;        // of one that is not ours: where
+  std::uint64_t ttl_ms = 0;  // of a registered one; 0: none
 };
 
 struct DesiredPool {
@@ -39,6 +44,9 @@ class StateFile {
   void save_children(const std::vector<std::int64_t>& pids);
   // Ends what an earlier master left running, with what those had started. Returns how many were looked for.
   unsigned kill_leftovers();
+
+  // Tells this Ringmaster's containers from those of others: random letters, made once for a state directory.
+  base::Result<std::string> instance(base::Random& random);
 
   const std::string& directory() const { return directory_; }
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include "http/characters.h"
+
 namespace ringmaster::wire {
 
 using base::Source;
@@ -94,10 +96,13 @@ Async<Result<std::string_view>> ResponseReader::read_body(Duration wait_max) {
   co_return std::string_view{};
 }
 
-// Sends the request and reads its answer. `reader` says afterwards whether any of it came, and whether the connection can
-// be used again.
-static Async<Result<FetchResponse>> ask(io::Stream& stream, ResponseReader& reader, const FetchRequest& request, bool keep, Time deadline,
-                                        std::size_t body_bytes_max) {
+std::string_view FetchResponse::field(std::string_view name) const {
+  const auto found = std::ranges::find_if(fields, [&](const auto& field) { return http::equals_ignoring_case(field.first, name); });
+  return found == fields.end() ? std::string_view{} : found->second;
+}
+
+// Sends the request and reads the answer's head.
+static Async<Result<void>> ask_for_head(io::Stream& stream, ResponseReader& reader, const FetchRequest& request, bool keep, Time deadline) {
   std::string head = request.preface + request.method + " " + request.target + " HTTP/1.1\r\nHost: " + request.host + "\r\nUser-Agent: ringmaster\r\n" +
                      (keep ? "" : "Connection: close\r\n") + request.headers;
   if (!request.body.empty() || request.method == "POST") head += "Content-Length: " + std::to_string(request.body.size()) + "\r\n";
@@ -111,9 +116,18 @@ static Async<Result<FetchResponse>> ask(io::Stream& stream, ResponseReader& read
     const auto got = co_await reader.read_head(deadline);
     if (!got) co_return std::unexpected(got.error());
   } while (reader.head().status < 200);
+  co_return Result<void>{};
+}
+
+// Sends the request and reads its answer. `reader` says afterwards whether any of it came, and whether the connection can
+// be used again.
+static Async<Result<FetchResponse>> ask(io::Stream& stream, ResponseReader& reader, const FetchRequest& request, bool keep, Time deadline,
+                                        std::size_t body_bytes_max) {
+  const auto got = co_await ask_for_head(stream, reader, request, keep, deadline);
+  if (!got) co_return std::unexpected(got.error());
   FetchResponse response;
   response.status = reader.head().status;
-  if (const http::Field* type = reader.head().fields.find(http::FieldId::content_type)) response.content_type = type->value;
+  for (const http::Field& field : reader.head().fields) response.fields.emplace_back(field.name, field.value);
   while (!request.head_only && !reader.complete()) {
     const auto more = co_await reader.read_body(deadline - stream.watch().loop().now());
     if (!more) co_return std::unexpected(more.error());
@@ -153,6 +167,20 @@ Async<Result<FetchResponse>> fetch(ConnectionPool& pool, const FetchRequest& req
     if (!was_over || !repeatable) co_return response;
     connection.reset();
   }
+}
+
+Async<Result<std::unique_ptr<FetchStream>>> FetchStream::open(io::Loop& loop, Endpoint server, FetchRequest request, Time deadline) {
+  auto stream = co_await io::connect(loop, server, deadline);
+  if (!stream) co_return std::unexpected(stream.error());
+  std::unique_ptr<FetchStream> fetching(new FetchStream(std::move(*stream)));
+  const auto got = co_await ask_for_head(fetching->stream_, fetching->reader_, request, false, deadline);
+  if (!got) co_return std::unexpected(got.error());
+  co_return fetching;
+}
+
+Async<Result<std::string_view>> FetchStream::read() {
+  static constexpr Duration kForAsLongAsItTakes = std::chrono::hours(24 * 365);
+  co_return co_await reader_.read_body(kForAsLongAsItTakes);
 }
 
 }  // namespace ringmaster::wire

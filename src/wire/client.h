@@ -107,13 +107,29 @@ struct FetchRequest {
 };
 struct FetchResponse {
   unsigned status = 0;
-  std::string content_type;
+  std::vector<std::pair<std::string, std::string>> fields;
   std::string body;
+  std::string_view field(std::string_view name) const;  // the first of this name; empty: none
 };
 // On a connection of its own.
 Async<Result<FetchResponse>> fetch(io::Loop& loop, const Endpoint& server, const FetchRequest& request, Time deadline, std::size_t body_bytes_max);
 // On a kept one if there is one, and kept afterwards. If that turns out to have ended meanwhile a GET or HEAD is sent again, on
 // a new one; whether anything else was begun nobody knows, and it fails with `closed` or `reset`.
 Async<Result<FetchResponse>> fetch(ConnectionPool& pool, const FetchRequest& request, Time deadline, std::size_t body_bytes_max);
+
+// A GET or POST whose answer is read as it comes, without end perhaps: events, a log, progress.
+class FetchStream {
+ public:
+  // Up to the answer's head.
+  static Async<Result<std::unique_ptr<FetchStream>>> open(io::Loop& loop, Endpoint server, FetchRequest request, Time deadline);
+  unsigned status() const { return reader_.head().status; }
+  // The next piece of the body; empty at its end. Valid until the next call. Errors: closed, reset, invalid, cancelled.
+  Async<Result<std::string_view>> read();
+
+ private:
+  explicit FetchStream(io::Stream stream) : stream_(std::move(stream)) {}
+  io::Stream stream_;
+  ResponseReader reader_;
+};
 
 }  // namespace ringmaster::wire

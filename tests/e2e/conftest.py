@@ -76,6 +76,7 @@ HEALTH = '[pool.web.health]\npath = "/heartbeat"\n'
 
 class Ringmaster:
     """A running `ringmaster up`, with the calls that tests make of it."""
+    first = ("Server 1", "Server 2", "Server 3")  # POOL's replicas
 
     def __init__(self, directory, config, wait=True):
         self.directory = pathlib.Path(directory)

@@ -544,12 +544,12 @@ def test_a_damaged_file_is_set_aside_and_said_so(start):
     tasks.expression("1", {"Prefer": "wait=5"})
     ringmaster = tasks.ringmaster
     assert ringmaster.stop() == 0
-    file = ringmaster.directory / "state/tasks.db"
+    file = ringmaster.directory / "state/tasks/tasks.db"
     file.write_bytes(b"this is no database" * 1000)
     ringmaster.start()
     until(lambda: ready(tasks), what="the store")
     assert "tasks.db.damaged-" in ringmaster.log
-    assert list((ringmaster.directory / "state").glob("tasks.db.damaged-*"))
+    assert list((ringmaster.directory / "state/tasks").glob("tasks.db.damaged-*"))
     assert tasks.expression("1+1", {"Prefer": "wait=5"}).json["result"]["result"] == 2
 
 

@@ -32,7 +32,7 @@ class FleetProgram final : public io::SimProgram {
       : loop(process.loop()),
         state(*supervise::StateFile::open(*process.systems[0], "/s")),
         runtime(loop, "/s/run"),
-        fleet(loop, config, runtime, state,
+        fleet(loop, config, {&runtime, nullptr, nullptr}, state,
               {[this, &starts](std::uint64_t, const link::ReplicaState& r) {
                  if (r.state == link::State::running) {
                    starts.push_back(loop.now());

@@ -1,0 +1,192 @@
+#include "admin/registration.h"
+
+#include <openssl/crypto.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/log.h"
+#include "base/names.h"
+#include "dispatch/task_json.h"
+#include "io/resolve.h"
+
+namespace ringmaster::admin {
+
+using base::Code;
+using base::Duration;
+using base::Endpoint;
+using base::Result;
+using http::Method;
+using io::Async;
+using nlohmann::json;
+
+static constexpr std::size_t kBodyBytesMax = 16 << 10;
+static constexpr std::string_view kJson = "application/json";
+static constexpr std::string_view kScheme = "http://";
+
+static std::string dump(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
+
+Registration::Registration(const config::Config& config, const config::Listener& listener, proxy::Balancer& balancer, Operations& operations,
+                           const wire::Handler& pages)
+    : config_(config), listener_(listener), pool_(*config.find_pool(listener.pool)), balancer_(balancer), operations_(operations), pages_(pages) {}
+
+bool Registration::takes(std::string_view path) const {
+  return pool_.registration.allowed && (path == "/server_up" || path == "/server_down" || path == "/servers");
+}
+
+static unsigned status_of(Code code) {
+  switch (code) {
+    case Code::denied: return 403;
+    case Code::not_found: return 404;
+    case Code::exists:
+    case Code::too_large: return 409;
+    case Code::unavailable:
+    case Code::cancelled: return 503;
+    default: return 400;
+  }
+}
+
+static bool shows(const wire::Exchange& exchange, const std::string& token) {
+  const http::Field* field = exchange.request().fields.find("authorization");
+  const std::string wanted = "Bearer " + token;
+  return field != nullptr && field->value.size() == wanted.size() && CRYPTO_memcmp(field->value.data(), wanted.data(), wanted.size()) == 0;
+}
+
+Result<void> Registration::may_register(const wire::Exchange& exchange) const {
+  if (exchange.request().fields.find(http::FieldId::origin) != nullptr) return base::fail(Code::denied, "calls from web pages are refused");
+  if (!base::any_contains(pool_.registration.from, exchange.client())) {
+    return base::fail(Code::denied, "servers may not register from " + base::address_text(exchange.client()));
+  }
+  if (!pool_.registration.token.empty() && !shows(exchange, pool_.registration.token)) {
+    return base::fail(Code::denied, "the token is missing or wrong: send Authorization: Bearer TOKEN");
+  }
+  return {};
+}
+
+static Result<std::string> address_of(const std::string& url) {
+  if (!url.starts_with(kScheme)) return base::fail(Code::invalid, "the url must begin with http://");
+  std::string address = url.substr(kScheme.size());
+  if (address.ends_with('/')) address.pop_back();
+  if (address.empty() || address.size() > 300 || address.find_first_of("/?#@ \t\r\n") != std::string::npos) {
+    return base::fail(Code::invalid, "the url must be of the form http://10.0.0.7:5000, without a path");
+  }
+  const std::size_t colon = address.rfind(':');
+  const bool has_port = colon != std::string::npos && address.find(']', colon) == std::string::npos;
+  return has_port ? address : address + ":80";
+}
+
+Result<Registration::Announcement> Registration::parse(std::string_view text) const {
+  const json body = json::parse(text, nullptr, false);
+  if (body.is_discarded() || !body.is_object()) return base::fail(Code::invalid, "the body must be JSON such as {\"url\":\"http://10.0.0.7:5000\"}");
+  const auto url = body.find("url");
+  if (url == body.end() || !url->is_string()) return base::fail(Code::invalid, "url is missing");
+  Announcement announcement;
+  auto address = address_of(url->get<std::string>());
+  if (!address) return std::unexpected(address.error());
+  announcement.address = std::move(*address);
+  if (const auto name = body.find("name"); name != body.end() && !name->is_null()) {
+    if (name->is_string()) announcement.name = name->get<std::string>();
+    if (!base::is_replica_name(announcement.name)) {
+      return base::fail(Code::invalid, "the name must have letters, digits, ' _.-', at most 63, a letter or digit first");
+    }
+  }
+  if (const auto ttl = body.find("ttl"); ttl != body.end() && !ttl->is_null()) {
+    static constexpr std::int64_t kDay = 86400;
+    if (!ttl->is_number_integer() || *ttl < 1 || *ttl > kDay) return base::fail(Code::invalid, "ttl must be whole seconds, 1 to 86400");
+    announcement.ttl = std::chrono::seconds(ttl->get<std::int64_t>());
+  }
+  return announcement;
+}
+
+// Ourselves: requests would go round in circles.
+bool Registration::is_own(const wire::Exchange& exchange, const Endpoint& endpoint) const {
+  const Endpoint here = exchange.client_watch().system().local_endpoint(exchange.client_watch().fd());
+  const auto same = [&](const Endpoint& address) {
+    Endpoint at_our_port = here;
+    at_our_port.port = address.port;
+    return endpoint == address || (endpoint.port == address.port && (endpoint.is_loopback() || endpoint == at_our_port));
+  };
+  return same(here) || same(config_.admin) || std::ranges::any_of(config_.listeners, [&](const config::Listener& listener) { return same(listener.address); });
+}
+
+// Looked up once, here and now: a name that leads elsewhere later changes nothing.
+Async<Result<Endpoint>> Registration::locate(wire::Exchange& exchange, std::string address) const {
+  const auto found = co_await io::resolve(exchange.loop(), address);
+  if (!found) co_return std::unexpected(found.error());
+  for (const Endpoint& endpoint : *found) {
+    if (endpoint.family == Endpoint::Family::unix_path || endpoint.port == 0) break;
+    if (!base::any_contains(pool_.registration.from, endpoint)) continue;
+    if (is_own(exchange, endpoint)) co_return base::fail(Code::invalid, "that is Ringmaster itself");
+    co_return endpoint;
+  }
+  co_return base::fail(Code::denied, "'" + base::log::printable(address, 80) + "' is not in a network from which servers may register");
+}
+
+Async<void> Registration::announce(wire::Exchange& exchange) {
+  const bool up = exchange.path() == "/server_up";
+  const auto body = co_await exchange.read_whole_body(kBodyBytesMax);
+  if (!body) {
+    co_await wire::reply_error(exchange, pages_, body.error().code == Code::too_large ? 413 : 400, base::describe(body.error()));
+    co_return;
+  }
+  const auto announcement = parse(*body);
+  if (!announcement) {
+    co_await wire::reply_error(exchange, pages_, 400, announcement.error().detail);
+    co_return;
+  }
+  const auto endpoint = co_await locate(exchange, announcement->address);
+  if (!endpoint) {
+    co_await wire::reply_error(exchange, pages_, status_of(endpoint.error().code), base::describe(endpoint.error()));
+    co_return;
+  }
+  link::Command command;
+  command.act = up ? link::Command::Act::server_up : link::Command::Act::server_down;
+  command.pool = pool_.name;
+  command.endpoint = *endpoint;
+  command.ttl = announcement->ttl;
+  if (!announcement->name.empty()) command.names.push_back(announcement->name);
+  const link::Outcome outcome = co_await operations_.execute_from(exchange.loop(), command);
+  if (outcome.code != Code::ok) {
+    co_await wire::reply_error(exchange, pages_, status_of(outcome.code), outcome.detail);
+    co_return;
+  }
+  const std::string text = dump({{"message", base::to_string(*endpoint) + (up ? " is registered" : " is taken out")}, {"status", "successful"}});
+  co_await exchange.reply(200, kJson, text);
+}
+
+// For each: where, whether it gets traffic, and when it got some last.
+std::string Registration::list(io::Loop& loop) const {
+  json servers = json::array();
+  const auto wall = loop.system().wall_now();
+  const balance::PoolView* pool = balancer_.view().find(pool_.name);
+  for (std::size_t i = 0; pool != nullptr && i < pool->replicas.size(); ++i) {
+    const balance::Replica& replica = *pool->replicas[i];
+    const bool has_url = replica.endpoint.family == Endpoint::Family::v4 || replica.endpoint.family == Endpoint::Family::v6;
+    json server = {{"name", replica.name}, {"url", has_url ? json(std::string(kScheme) + base::to_string(replica.endpoint)) : json()}, {"active", replica.ready()}};
+    const base::Time last = replica.last_request;
+    const auto ago = std::chrono::duration_cast<std::chrono::milliseconds>(loop.now() - last);
+    const auto at = std::chrono::duration_cast<std::chrono::milliseconds>(wall.time_since_epoch()) - ago;
+    server["last_request"] = last == base::Time{} ? json() : json(dispatch::format_time(at.count()));
+    servers.push_back(std::move(server));
+  }
+  return dump({{"message", {{"N", servers.size()}, {"servers", servers}}}, {"status", "successful"}});
+}
+
+Async<void> Registration::handle(wire::Exchange& exchange, bool may_list) {
+  const Method method = exchange.request().method;
+  const bool listing = exchange.path() == "/servers";
+  const auto allowed = may_register(exchange);
+  if (!allowed && (!listing || !may_list)) {
+    co_await wire::reply_error(exchange, pages_, 403, allowed.error().detail);
+  } else if (listing ? method != Method::get && method != Method::head : method != Method::post) {
+    const std::string wanted = listing ? "GET, HEAD" : "POST";
+    const std::string extra = "Allow: " + wanted + "\r\n";
+    co_await wire::reply_error(exchange, pages_, 405, "this path takes " + wanted + " only", extra);
+  } else if (listing) {
+    co_await exchange.reply(200, kJson, list(exchange.loop()));
+  } else {
+    co_await announce(exchange);
+  }
+}
+
+}  // namespace ringmaster::admin
