@@ -90,6 +90,7 @@ json container_spec(const ContainerHost& host, const Launch& launch) {
   const config::Container& settings = launch.pool.container;
   json spec = {{"Image", settings.image},
                {"Hostname", launch.name},
+               {"Healthcheck", {{"Test", {"NONE"}}}},  // we check, whatever the image would have Docker do
                {"Env", environment_of(launch)},
                {"HostConfig", host_config(host, launch)},
                {"NetworkingConfig", {{"EndpointsConfig", {{settings.network, {{"Aliases", {launch.name}}}}}}}},
