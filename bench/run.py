@@ -10,6 +10,7 @@
   memory     anonymous memory with 100 and 15,000 idle keep-alive connections
   slow       one of four replicas 20 times slower: p99 by policy
   overload   offered load up to 5 times the capacity: goodput, refusals, retry_after_ms
+  containers one Ringmaster whose servers are processes or containers, by the ways in which they are reached; needs Docker
   micro      single steps (Google Benchmark)
   tasks      accepted durable tasks against beanstalkd and gearmand (bench/tasks.py); what comes after (bench/task_life.py)
 
@@ -285,6 +286,45 @@ def watch_overload(contestant, stop, told, admin):
         time.sleep(0.05)
 
 
+def containers(directory, options):
+    """CPU time per request by how a server is reached. Docker's NAT rules make every TCP packet dearer, also within this machine."""
+    sys.path.insert(0, str(c.ROOT / "tests/e2e"))
+    import docker_engine as engine
+    if not engine.answers():
+        sys.exit("bench containers: no Docker engine answers")
+    engine.build_image()
+    common = 'replicas = 3\npolicy = "round_robin"\nhealth = {path = "/heartbeat"}\n'
+    networks = []
+
+    def process(where):
+        return f'{common}command = ["{{ringmaster}}", "replica", "--listen", "{where}"]\n'
+
+    def container(where, reach="address"):
+        networks.append(engine.Playground())  # each Ringmaster has a network, and names, of its own
+        names = [f"bench{len(networks)}-{slot}" for slot in (1, 2, 3)]
+        return (f'{common}image = "{engine.TAG}"\nnames = {json.dumps(names)}\n[pool.web.container]\nnetwork = "{networks[-1].network}"\nreach = "{reach}"\n'
+                f'command = ["replica", "--listen", "{where}"]\n')
+
+    ways = {"process, Unix socket": process("unix:{socket}"), "process, TCP": process("127.0.0.1:{port}"), "container, Unix socket": container("unix:{socket}"),
+            "container, its address": container("0.0.0.0:{port}"), "container, published port": container("0.0.0.0:{port}", "published")}
+    running = [own(directory, name.replace(" ", "").replace(",", "-"), pool) for name, pool in ways.items()]
+    for contestant, name in zip(running, ways):
+        contestant.name = name
+        contestant.pids = [pid for pid in contestant.pids if b"replica" not in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()]
+        while json.load(urllib.request.urlopen(f"http://127.0.0.1:{contestant.admin}/v1/pools/web"))["ready"] < 3:
+            time.sleep(0.1)
+    field = argparse.Namespace(all=running)
+    rows = rounds(field, options, CPU, connections=64)
+    print(f"\nservers as processes and as containers, 64 connections\n{'':30}{'µs CPU/request':>16}{'÷ process, Unix':>18}{'requests/s':>12}")
+    for name in ways:
+        print(f"{name:30}{median(of(rows, name, 'cpu_us')):16.2f}{median(ratios(rows, 'cpu_us', name, 'process, Unix socket')):18.2f}{median(of(rows, name, 'rps')):12.0f}")
+    for contestant in running:
+        contestant.stop()
+    for network in networks:
+        network.clean()
+    write(rows, options, "containers")
+
+
 def micro(_, options):
     options.out.mkdir(parents=True, exist_ok=True)
     subprocess.run([str(c.BUILD / "bench/micro"), f"--benchmark_out={options.out}/micro.csv", "--benchmark_out_format=csv"], check=True, stderr=subprocess.DEVNULL)
@@ -295,7 +335,7 @@ def tasks(_, options):
     task_life.run(options.out, 1_000_000)
 
 
-ALL = {f.__name__: f for f in (relay, bodies, fresh, latency, memory, slow, overload, micro, tasks)}
+ALL = {f.__name__: f for f in (relay, bodies, fresh, latency, memory, slow, overload, containers, micro, tasks)}
 
 
 def main():

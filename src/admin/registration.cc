@@ -162,7 +162,8 @@ std::string Registration::list(io::Loop& loop) const {
   for (std::size_t i = 0; pool != nullptr && i < pool->replicas.size(); ++i) {
     const balance::Replica& replica = *pool->replicas[i];
     const bool has_url = replica.endpoint.family == Endpoint::Family::v4 || replica.endpoint.family == Endpoint::Family::v6;
-    json server = {{"name", replica.name}, {"url", has_url ? json(std::string(kScheme) + base::to_string(replica.endpoint)) : json()}, {"active", replica.ready()}};
+    json server = {
+        {"name", replica.name}, {"url", has_url ? json(std::string(kScheme) + base::to_string(replica.endpoint)) : json()}, {"active", replica.ready()}};
     const base::Time last = replica.last_request;
     const auto ago = std::chrono::duration_cast<std::chrono::milliseconds>(loop.now() - last);
     const auto at = std::chrono::duration_cast<std::chrono::milliseconds>(wall.time_since_epoch()) - ago;

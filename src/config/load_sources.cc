@@ -63,7 +63,8 @@ Result<void> check_mount(const std::string& text) {
   const std::string source = text.substr(0, colon);
   const bool named = base::is_replica_name(source) && !source.contains(' ');
   const bool good = (named || source.starts_with('/')) && target.starts_with('/') && (mode.empty() || mode == ":ro");
-  return good ? Result<void>{} : base::fail(Code::invalid, "'" + text + "' is no mount: write volume:/path or /folder/here:/path, with :ro behind for read-only");
+  return good ? Result<void>{}
+              : base::fail(Code::invalid, "'" + text + "' is no mount: write volume:/path or /folder/here:/path, with :ro behind for read-only");
 }
 
 void read_container(const toml::table& table, Pool& pool, Faults& faults) {
@@ -134,8 +135,8 @@ void read_kinds(Reader& reader, const toml::table& table, Pool& pool, Faults& fa
   if (table.contains("container") && pool.container.image.empty()) faults.add(table.get("container")->source(), "there is no image to make containers of");
   if (!pool.command.empty() && pool.command[0].empty()) faults.add(table.get("command")->source(), "the command is empty");
   if (!pool.starts_replicas() && pool.servers.empty() && !pool.registration.allowed) {
-    faults.add(table.source(), "[pool." + pool.name + "] needs a command: what starts one of its servers; or an image, servers, or [pool." + pool.name +
-                                   ".register]");
+    faults.add(table.source(),
+               "[pool." + pool.name + "] needs a command: what starts one of its servers; or an image, servers, or [pool." + pool.name + ".register]");
   }
 }
 

@@ -131,6 +131,42 @@ TEST(Routes, HaveTheirFaultsNamed) {
             "a random key limits nothing: use source, path, header:X, cookie:X or query:X");
 }
 
+TEST(Sources, HaveTheirFaultsNamed) {
+  const auto first = [&](const std::string& pool) {
+    const auto parsed = parse("t", "[[listener]]\naddress = \"127.0.0.1:1\"\npool = \"web\"\n[pool.web]\n" + pool);
+    const auto* faults = std::get_if<std::vector<Fault>>(&parsed);
+    return faults == nullptr ? std::string() : faults->front().message;
+  };
+  EXPECT_EQ(first("image = \"x\""), "");
+  EXPECT_EQ(first("servers = [\"10.0.0.7:80\", \"[fd00::7]:80\", \"app.example.org:80\"]"), "");
+  EXPECT_EQ(first("[pool.web.register]"), "");
+  EXPECT_EQ(first("image = \"x\"\ncommand = [\"y\"]\nreplicas = 3\ncontainers = 1\nservers = [\"a:1\"]\n[pool.web.register]"), "");
+  EXPECT_EQ(first("image = \"x\"\ncommand = [\"y\"]"), "with both a command and an image, say how many of the replicas are containers = N");
+  EXPECT_EQ(first("image = \"x\"\ncontainers = 1"), "containers = N is for pools that have both a command and an image");
+  EXPECT_EQ(first("command = [\"y\"]\n[pool.web.container]\nport = 1"), "there is no image to make containers of");
+  EXPECT_EQ(first("image = \"x\"\nnames = [\"a b\"]"), "'a b' is no container name: at least two characters, without spaces");
+  EXPECT_EQ(first("image = \"x\"\n[pool.web.container]\nmounts = [\"relative/path:/x\"]"),
+            "'relative/path:/x' is no mount: write volume:/path or /folder/here:/path, with :ro behind for read-only");
+  EXPECT_EQ(first("image = \"x\"\n[pool.web.container]\nnetwork = \"host\""),
+            "a container is reached over a network of its own: name one, such as \"ringmaster\"");
+  EXPECT_EQ(first("image = \"x\"\n[pool.web.container]\nreach = \"magic\""), "reach: it is address or published");
+  EXPECT_EQ(first("image = \"x\"\n[pool.web.container]\nsocket_volume = \"v\""), "there is no {socket} in the container's command");
+  EXPECT_EQ(first("image = \"x\"\n[pool.web.container]\ncommand = [\"{ringmaster}\"]"), "{ringmaster} is this program, which a container does not have");
+  EXPECT_EQ(first("servers = [\"10.0.0.7\"]"), "'10.0.0.7' is no server: write 10.0.0.7:80, [fd00::7]:80 or name:80");
+  EXPECT_EQ(first("servers = [\"http://a:80\"]"), "'http://a:80' is no server: write 10.0.0.7:80, [fd00::7]:80 or name:80");
+  EXPECT_EQ(first("servers = [\"a:1\"]\nreplicas = 1"), "there is neither a command nor an image to start them by");
+  EXPECT_EQ(first("[pool.web.register]\ntoken = \"short\""), "token must be at least 16 characters: whoever guesses it gets traffic");
+}
+
+TEST(Sources, SayWhatSitsInWhichSlotAtFirst) {
+  const Config config = good(good_text + "image = \"x\"\ncontainers = 1\n");
+  const Pool& pool = config.pools[0];
+  EXPECT_EQ(pool.initial_origin(2), balance::Origin::process);
+  EXPECT_EQ(pool.initial_origin(3), balance::Origin::container);
+  EXPECT_EQ(pool.initial_name(3), "Server3");
+  EXPECT_EQ(good(good_text).pools[0].initial_name(3), "Server 3");
+}
+
 TEST(Queues, HaveTheirFaultsNamed) {
   const std::string pool = "[[listener]]\naddress = \"127.0.0.1:1\"\npool = \"web\"\n[pool.web]\ncommand = [\"x\", \"{port}\"]\n";
   const auto first = [&](const std::string& rest) {

@@ -114,8 +114,8 @@ json container_spec(const ContainerHost& host, const Launch& launch) {
 std::string container_config(const ContainerHost& host, const config::Pool& pool) {
   const Launch anyone{pool, 0, 0, "-", {}, {}};
   const config::Container& settings = pool.container;
-  const json all = {settings.image,        command_of(host, anyone), environment_of(anyone), host_config(host, anyone),
-                    settings.port,         settings.user,            host.user,              settings.on_unix_socket()};
+  const json all = {settings.image, command_of(host, anyone), environment_of(anyone), host_config(host, anyone), settings.port, settings.user,
+                    host.user,      settings.on_unix_socket()};
   std::uint64_t hash = 14695981039346656037ULL;  // FNV-1a: the same in every build, which std::hash need not be
   for (const char c : all.dump()) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ULL;
   return std::to_string(hash);

@@ -24,8 +24,7 @@ class DockerApi {
     std::string message() const;  // Docker's own words on what went wrong
   };
   // An answer of any status. Errors: there was none.
-  io::Async<base::Result<Answer>> call(std::string method, std::string path, nlohmann::json body = nullptr,
-                                       base::Duration timeout = std::chrono::seconds(30));
+  io::Async<base::Result<Answer>> call(std::string method, std::string path, nlohmann::json body = nullptr, base::Duration timeout = std::chrono::seconds(30));
   // An answer that is read as it comes. Errors: there was none, or its status is no success.
   io::Async<base::Result<std::unique_ptr<wire::FetchStream>>> open(std::string method, std::string path);
 

@@ -207,6 +207,27 @@ TEST_F(WireTest, FetchReadsAnAnswerAndNamesAFailure) {
   });
 }
 
+TEST_F(WireTest, AFetchStreamIsReadPieceByPieceToItsEnd) {
+  run([](WireTest& t) -> Async<void> {
+    FetchRequest request;
+    request.method = "POST";
+    request.target = "/echo";
+    request.body = std::string(100000, 'y');
+    const auto stream = co_await FetchStream::open(t.loop, t.at, request, t.loop.now() + 5s);
+    EXPECT_EQ((*stream)->status(), 200U);
+    std::size_t bytes = 0;
+    while (true) {
+      const auto piece = co_await (*stream)->read();
+      if (!piece || piece->empty()) break;
+      bytes += piece->size();
+    }
+    EXPECT_EQ(bytes, 100000U);
+    request.target = "/half";
+    const auto broken = co_await FetchStream::open(t.loop, t.at, request, t.loop.now() + 5s);
+    EXPECT_FALSE(broken.has_value());
+  });
+}
+
 TEST_F(WireTest, ThePoolDropsAConnectionThatSpeaksUnasked) {
   start();
   loop.root().spawn([](WireTest& t) -> Async<void> {
