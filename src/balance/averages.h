@@ -34,15 +34,19 @@ class Averages {
   // Seconds; falls while nothing is heard, so that a replica that was slow once is tried again.
   double latency(base::Time now) const { return decayed(latency_, latency_at_, seconds(now.time_since_epoch()), kLatencyDecay); }
 
-  // Failed requests still count as in flight for about a second: "errors count as slow".
+  // Failed requests still count as in flight for some seconds: "errors count as slow". What is left then is nothing, or a
+  // replica that has failed once would lose every tie for ever.
   double phantoms(base::Time now) const {
-    return phantoms_.load(std::memory_order_relaxed) == 0 ? 0 : decayed(phantoms_, phantoms_at_, seconds(now.time_since_epoch()), kPhantomDecay);
+    if (phantoms_.load(std::memory_order_relaxed) == 0) return 0;
+    const double left = decayed(phantoms_, phantoms_at_, seconds(now.time_since_epoch()), kPhantomDecay);
+    return left < kLeastPhantom ? 0 : left;
   }
 
  private:
   static constexpr std::chrono::seconds kFailureCost{1};
   static constexpr double kLatencyDecay = 10;  // seconds
   static constexpr double kPhantomDecay = 1;
+  static constexpr double kLeastPhantom = 0.1;  // of a request
   static constexpr double kLeastWeight = 0.001;  // of a sample, however fast they come
 
   static double seconds(base::Duration d) { return std::chrono::duration<double>(d).count(); }

@@ -139,6 +139,19 @@ TEST(LeastRequests, DoesNotTakeAReplicaThatFailsAtOnceForAnIdleOne) {
   EXPECT_LT(got[2], 20000 / 50) << "2 s of requests: about one for each that is in flight elsewhere, and second";
 }
 
+TEST(LeastRequests, ForgivesAFailureWithinSecondsEvenWhenNobodyIsBusy) {
+  Fleet fleet(Policy::least_requests, 2);
+  fleet.at(1).averages.record(kNow, 50us, true);
+  const auto share_of_it = [&](base::Duration later) {
+    fleet.state.now = kNow + later;
+    int picked = 0;
+    for (int i = 0; i < 100; ++i) picked += pick(fleet.pool, 0, {}, fleet.state)->slot == 1 ? 1 : 0;
+    return picked;
+  };
+  EXPECT_EQ(share_of_it(100ms), 0);
+  EXPECT_EQ(share_of_it(5s), 50);
+}
+
 TEST(PeakEwma, PrefersTheFastAndTriesTheSlowAgain) {
   Fleet fleet(Policy::peak_ewma, 3);
   base::Time now = kNow;
