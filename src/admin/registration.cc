@@ -98,15 +98,23 @@ Result<Registration::Announcement> Registration::parse(std::string_view text) co
   return announcement;
 }
 
-// Ourselves: requests would go round in circles.
+// Ourselves: requests would go round in circles, or reach the admin API. A port of ours at an address of this machine.
 bool Registration::is_own(const wire::Exchange& exchange, const Endpoint& endpoint) const {
-  const Endpoint here = exchange.client_watch().system().local_endpoint(exchange.client_watch().fd());
-  const auto same = [&](const Endpoint& address) {
-    Endpoint at_our_port = here;
-    at_our_port.port = address.port;
-    return endpoint == address || (endpoint.port == address.port && (endpoint.is_loopback() || endpoint == at_our_port));
-  };
-  return same(here) || same(config_.admin) || std::ranges::any_of(config_.listeners, [&](const config::Listener& listener) { return same(listener.address); });
+  io::System& system = exchange.client_watch().system();
+  const auto has_port = [&](const Endpoint& address) { return address.port == endpoint.port; };
+  const bool our_port = has_port(system.local_endpoint(exchange.client_watch().fd())) || has_port(config_.admin) ||
+                        std::ranges::any_of(config_.listeners, [&](const config::Listener& listener) { return has_port(listener.address); });
+  if (!our_port) return false;
+  Endpoint any_port = endpoint;
+  any_port.port = 0;
+  return system.listen(any_port, {.backlog = 1}).has_value();
+}
+
+// Not an address of one machine: 0.0.0.0 and ::, multicast, and IPv4 in the clothes of IPv6, which would pass by the allow-list.
+static bool is_odd(const Endpoint& endpoint) {
+  const auto& bytes = endpoint.address;
+  if (endpoint.family == Endpoint::Family::v4) return bytes[0] == 0 || bytes[0] >= 224;
+  return bytes[0] == 0xff || (std::ranges::all_of(bytes.begin(), bytes.begin() + 10, [](std::uint8_t byte) { return byte == 0; }) && !endpoint.is_loopback());
 }
 
 // Looked up once, here and now: a name that leads elsewhere later changes nothing.
@@ -115,7 +123,7 @@ Async<Result<Endpoint>> Registration::locate(wire::Exchange& exchange, std::stri
   if (!found) co_return std::unexpected(found.error());
   for (const Endpoint& endpoint : *found) {
     if (endpoint.family == Endpoint::Family::unix_path || endpoint.port == 0) break;
-    if (!base::any_contains(pool_.registration.from, endpoint)) continue;
+    if (is_odd(endpoint) || !base::any_contains(pool_.registration.from, endpoint)) continue;
     if (is_own(exchange, endpoint)) co_return base::fail(Code::invalid, "that is Ringmaster itself");
     co_return endpoint;
   }
@@ -177,7 +185,8 @@ Async<void> Registration::handle(wire::Exchange& exchange, bool may_list) {
   const Method method = exchange.request().method;
   const bool listing = exchange.path() == "/servers";
   const auto allowed = may_register(exchange);
-  if (!allowed && (!listing || !may_list)) {
+  const bool from_web_page = exchange.request().fields.find(http::FieldId::origin) != nullptr;
+  if (!allowed && (!listing || !may_list || from_web_page)) {
     co_await wire::reply_error(exchange, pages_, 403, allowed.error().detail);
   } else if (listing ? method != Method::get && method != Method::head : method != Method::post) {
     const std::string wanted = listing ? "GET, HEAD" : "POST";

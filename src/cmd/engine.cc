@@ -366,7 +366,7 @@ int run_engine() {
   ::signal(SIGHUP, SIG_IGN);
   ::signal(SIGTERM, SIG_IGN);
   ::signal(SIGPIPE, SIG_IGN);
-  io::RealSystem system;
+  io::RealSystem system(io::RealSystem::Links::refuse);
   io::Loop loop(system);
   Engine engine(loop, system.adopt(kLink));
   loop.root().spawn([](Engine& e, io::Loop& l) -> Async<void> {

@@ -70,6 +70,7 @@ Result<void> Master::prepare_directories(const std::string& directory) {
   if (user->user != system.own_user().user && system.own_user().user != 0) {
     return base::fail(Code::denied, "engine_user: only root can start an engine as another user");
   }
+  if (user->user == system.own_user().user) return {};
   handed_over_.run_as = *user;
   // Sockets get the folder's group, and the master's umask lets it connect.
   const io::User run_owner{system.own_user().user, user->group};

@@ -220,13 +220,11 @@ static std::string address_of(std::string url) {
 }
 
 // POST /server_up or /server_down (CONTRACT S4). What the balancer says, or why it did not.
-static Async<base::Result<void>> announce(io::Loop& loop, const ReplicaOptions& options, std::string path, std::uint16_t port) {
-  const auto found = co_await io::resolve(loop, address_of(options.balancer));
-  if (!found) co_return std::unexpected(found.error());
+static Async<base::Result<void>> announce_to(io::Loop& loop, const ReplicaOptions& options, Endpoint balancer, std::string path, std::uint16_t port) {
   const base::Time deadline = loop.now() + std::chrono::seconds(3);
   std::string url = options.advertise;
   if (url.empty()) {  // the address that this machine has towards the balancer
-    const auto stream = co_await io::connect(loop, found->front(), deadline);
+    const auto stream = co_await io::connect(loop, balancer, deadline);
     if (!stream) co_return std::unexpected(stream.error());
     Endpoint here = loop.system().local_endpoint(stream->watch().fd());
     here.port = port;
@@ -243,10 +241,22 @@ static Async<base::Result<void>> announce(io::Loop& loop, const ReplicaOptions& 
   if (!options.token.empty()) request.headers += "Authorization: Bearer " + options.token + "\r\n";
   request.body = dump(body);
   static constexpr std::size_t kAnswerBytesMax = 64 << 10;
-  const auto answer = co_await wire::fetch(loop, found->front(), request, deadline, kAnswerBytesMax);
+  const auto answer = co_await wire::fetch(loop, balancer, request, deadline, kAnswerBytesMax);
   if (!answer) co_return std::unexpected(answer.error());
   if (answer->status != 200) co_return base::fail(base::Code::denied, base::log::printable(answer->body, 300));
   co_return base::Result<void>{};
+}
+
+// The first of its addresses that takes it.
+static Async<base::Result<void>> announce(io::Loop& loop, const ReplicaOptions& options, std::string path, std::uint16_t port) {
+  const auto found = co_await io::resolve(loop, address_of(options.balancer));
+  if (!found) co_return std::unexpected(found.error());
+  base::Result<void> said = base::fail(base::Code::unreachable);
+  for (const Endpoint& balancer : *found) {
+    said = co_await announce_to(loop, options, balancer, path, port);
+    if (said) break;
+  }
+  co_return said;
 }
 
 // Until it works, and then again and again: a balancer that has forgotten us, or has been started anew, knows us soon.

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "cmd/admin_call.h"
+#include "http/target.h"
 
 namespace ringmaster::cmd {
 
@@ -119,29 +120,14 @@ int submit_file(const TaskOptions& options) {
   return sender.send() ? sender.finish() : 1;
 }
 
-// For a query or a path.
-std::string encoded(const std::string& text) {
-  static constexpr std::string_view kDigits = "0123456789ABCDEF";
-  std::string out;
-  for (const char c : text) {
-    if (std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_') {
-      out += c;
-    } else {
-      const auto byte = static_cast<unsigned char>(c);
-      out.append(1, '%').append(1, kDigits[byte >> 4]).append(1, kDigits[byte & 15]);
-    }
-  }
-  return out;
-}
-
-std::string path_of(const TaskOptions& options) { return "/v1/tasks/" + encoded(options.id); }
+std::string path_of(const TaskOptions& options) { return "/v1/tasks/" + http::percent_encode(options.id); }
 
 // The task once it has ended, however often one has to ask; nothing after a line to standard error.
 std::optional<json> wait_for(const TaskOptions& options, const std::string& id) {
   static constexpr unsigned kWait = 300;
   while (true) {
     auto task =
-        call(options.admin, "GET", "/v1/tasks/" + encoded(id) + "?wait=" + std::to_string(options.wait_s == 0 ? kWait : options.wait_s), nullptr, kWait + 60);
+        call(options.admin, "GET", "/v1/tasks/" + http::percent_encode(id) + "?wait=" + std::to_string(options.wait_s == 0 ? kWait : options.wait_s), nullptr, kWait + 60);
     if (!task) return std::nullopt;
     const std::string state = text_of(task->at("state"));
     if (options.wait_s != 0 || (state != "scheduled" && state != "pending" && state != "in_progress")) return task;
@@ -192,7 +178,7 @@ int run_task_wait(const TaskOptions& options) { return print_end(wait_for(option
 int run_task_list(const TaskOptions& options) {
   std::string query = "?limit=" + std::to_string(options.limit);
   for (const auto& [name, value] : {std::pair("state", &options.state), {"type", &options.type}, {"queue", &options.queue}}) {
-    if (!value->empty()) query += "&" + std::string(name) + "=" + encoded(*value);
+    if (!value->empty()) query += "&" + std::string(name) + "=" + http::percent_encode(*value);
   }
   const auto answer = call(options.admin, "GET", "/v1/tasks" + query, nullptr);
   if (!answer) return 1;

@@ -211,6 +211,14 @@ void read_config(const toml::table& root, Config& config, Faults& faults) {
       }
     }
   });
+  // Containers' names are Docker's, whatever pool they are in.
+  std::set<std::string> names;
+  for (const Pool& pool : config.pools) {
+    for (unsigned slot = pool.replicas - pool.containers + 1; slot <= pool.replicas; ++slot) {
+      if (names.insert(pool.initial_name(slot)).second) continue;
+      faults.add(root.get("pool")->source(), "two containers would be called '" + pool.initial_name(slot) + "': give those of pool '" + pool.name + "' names = […]");
+    }
+  }
   if (config.pools.empty()) faults.add(root.source(), "there is no pool: write one as [pool.web] with a command");
   read_listeners(reader, root, config, faults);
   read_routes(reader, config, faults);

@@ -1,6 +1,7 @@
 // Who a pool's replicas are: processes, containers, servers that run already, servers that announce themselves.
 #include <sys/resource.h>
 
+#include <array>
 #include <set>
 
 #include "base/names.h"
@@ -90,7 +91,8 @@ void read_container(const toml::table& table, Pool& pool, Faults& faults) {
   for (const std::string& word : container.command) {
     if (word.contains("{ringmaster}")) faults.add(table.get("command")->source(), "{ringmaster} is this program, which a container does not have");
   }
-  if (container.network.empty() || container.network == "host" || container.network == "none") {
+  static constexpr std::array<std::string_view, 5> kNotNetworks = {"", "host", "none", "bridge", "default"};
+  if (std::ranges::find(kNotNetworks, container.network) != kNotNetworks.end()) {
     faults.add(table.get("network")->source(), "a container is reached over a network of its own: name one, such as \"ringmaster\"");
   }
   if (!container.socket_volume.empty() && !container.on_unix_socket()) {

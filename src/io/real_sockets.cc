@@ -1,4 +1,5 @@
 // RealSystem's sockets, messages and readiness.
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -152,8 +153,9 @@ Transfer RealSystem::accept(int listener, Endpoint& peer) {
 
 // A cable that is cut, or a machine that is gone, says nothing: without an answer to data, or to a probe of an idle
 // connection, for two seconds the kernel gives it up. Within this machine that can't happen.
+static constexpr int kSilenceMs = 2000;
+
 static void notice_silence(int fd) {
-  static constexpr int kSilenceMs = 2000;
   set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, kSilenceMs);
   set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
   set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, 1);
@@ -165,12 +167,21 @@ Transfer RealSystem::connect(const Endpoint& to) {
   if (fd < 0) return {-1, errno};
   if (to.family != Endpoint::Family::unix_path) set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
   if (!to.is_loopback()) notice_silence(fd);
+  int itself = -1;  // the file at the path, not what it points to
   Address address = to_address(to);
-  if (::connect(fd, address.get(), address.bytes) == 0 || errno == EINPROGRESS) return {fd, 0};
+  if (to.family == Endpoint::Family::unix_path && links_ == Links::refuse) {
+    itself = ::open(to.path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (itself >= 0) address = to_address(Endpoint::unix_socket("/proc/self/fd/" + std::to_string(itself)));
+  }
+  const bool begun = ::connect(fd, address.get(), address.bytes) == 0 || errno == EINPROGRESS;
   const int error = errno;
+  if (itself >= 0) ::close(itself);
+  if (begun) return {fd, 0};
   ::close(fd);
   return {-1, error};
 }
+
+void RealSystem::bear_pauses(int fd, bool bear) { set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, bear ? 0 : kSilenceMs); }
 
 int RealSystem::connect_error(int fd) {
   int error = 0;

@@ -29,7 +29,7 @@ namespace ringmaster::io {
 
 using base::from_errno;
 
-RealSystem::RealSystem() : epoll_(::epoll_create1(EPOLL_CLOEXEC)), wake_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
+RealSystem::RealSystem(Links links) : links_(links), epoll_(::epoll_create1(EPOLL_CLOEXEC)), wake_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
   CHECK(epoll_ >= 0 && wake_ >= 0);
   epoll_event event{};
   event.events = EPOLLIN;
@@ -230,6 +230,12 @@ Result<void> RealSystem::make_directory(const std::string& path, unsigned mode) 
 }
 
 Result<void> RealSystem::give_directory(const std::string& path, const User& owner, unsigned mode) {
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(path, error)) {
+    if (entry.is_regular_file(error) && !entry.is_symlink(error) && ::lchown(entry.path().c_str(), owner.user, owner.group) != 0) {
+      return std::unexpected(from_errno(errno, entry.path().string()));
+    }
+  }
   if (::chown(path.c_str(), owner.user, owner.group) != 0 || ::chmod(path.c_str(), mode) != 0) return std::unexpected(from_errno(errno, path));
   return {};
 }
@@ -250,7 +256,7 @@ Result<User> RealSystem::find_user(const std::string& name) {
 
 void RealSystem::clear_directory(const std::string& path) {
   std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(path, error)) ::unlink(entry.path().c_str());
+  for (const auto& entry : std::filesystem::directory_iterator(path, error)) (void)std::filesystem::remove(entry.path(), error);
 }
 
 Result<Handle> RealSystem::open_append(const std::string& path) {
@@ -301,7 +307,7 @@ namespace {
 
 class RealLoopThread final : public LoopThread {
  public:
-  RealLoopThread() : loop_(system_), thread_([this] { loop_.run(); }) {}
+  explicit RealLoopThread(RealSystem::Links links) : system_(links), loop_(system_), thread_([this] { loop_.run(); }) {}
   ~RealLoopThread() override { thread_.join(); }
   Loop& loop() override { return loop_; }
 
@@ -313,6 +319,6 @@ class RealLoopThread final : public LoopThread {
 
 }  // namespace
 
-std::unique_ptr<LoopThread> RealSystem::start_loop() { return std::make_unique<RealLoopThread>(); }
+std::unique_ptr<LoopThread> RealSystem::start_loop() { return std::make_unique<RealLoopThread>(links_); }
 
 }  // namespace ringmaster::io

@@ -16,7 +16,10 @@ Result<Child> spawn_process(System& system, const SpawnRequest& request);
 
 class RealSystem final : public System {
  public:
-  RealSystem();
+  // Whether connect() to a Unix socket follows a path that is a symbolic link. The engine refuses: who may write where a
+  // replica's socket is could lead it to any other.
+  enum class Links : std::uint8_t { follow, refuse };
+  explicit RealSystem(Links links = Links::follow);
   ~RealSystem() override;
 
   Time now() override;
@@ -27,6 +30,7 @@ class RealSystem final : public System {
   Endpoint local_endpoint(int fd) override;
   Transfer accept(int listener, Endpoint& peer) override;
   Transfer connect(const Endpoint& to) override;
+  void bear_pauses(int fd, bool bear) override;
   int connect_error(int fd) override;
   Transfer read(int fd, std::span<char> into) override;
   Transfer write(int fd, std::span<const iovec> from) override;
@@ -78,6 +82,7 @@ class RealSystem final : public System {
   void background_thread();
   Transfer read_signal(std::span<char> into);
 
+  Links links_;
   int epoll_;
   int wake_;
   int signal_fd_ = -1;

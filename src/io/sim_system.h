@@ -100,6 +100,7 @@ class SimSystem final : public System {
   Endpoint local_endpoint(int fd) override;
   Transfer accept(int listener, Endpoint& peer) override;
   Transfer connect(const Endpoint& to) override;
+  void bear_pauses(int, bool) override {}
   int connect_error(int fd) override;
   Transfer read(int fd, std::span<char> into) override;
   Transfer write(int fd, std::span<const iovec> from) override;

@@ -150,6 +150,9 @@ class System {
   virtual Endpoint local_endpoint(int fd) = 0;
   virtual Transfer accept(int listener, Endpoint& peer) = 0;
   virtual Transfer connect(const Endpoint& to) = 0;
+  // A connection beyond this machine is given up after two seconds without an answer. While a long upload goes over it, it
+  // need not be: a reader that pauses looks the same.
+  virtual void bear_pauses(int fd, bool bear) = 0;
   virtual int connect_error(int fd) = 0;
   virtual Transfer read(int fd, std::span<char> into) = 0;
   virtual Transfer write(int fd, std::span<const iovec> from) = 0;
@@ -193,6 +196,7 @@ class System {
   virtual Result<std::string> read_file(const std::string& path) = 0;
   virtual Result<void> replace_file(const std::string& path, std::string_view bytes, bool durable) = 0;
   virtual Result<void> make_directory(const std::string& path, unsigned mode) = 0;  // a new one has exactly this mode
+  // It, and the files in it.
   virtual Result<void> give_directory(const std::string& path, const User& owner, unsigned mode) = 0;
   virtual void remove_file(const std::string& path) = 0;      // or an empty directory
   virtual void clear_directory(const std::string& path) = 0;  // of its files

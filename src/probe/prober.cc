@@ -164,7 +164,11 @@ Async<bool> Prober::until_started(const balance::Replica& replica, const config:
 Async<Prober::Check> Prober::settle(const Record& replica, const config::Pool& pool, io::Signal& wanted) {
   Check found = co_await check(*replica, pool);
   const auto lost = [&] { return found == Check::refused || found == Check::broken; };
-  if (!balance::is_owned(replica->origin)) co_return found;
+  if (!balance::is_owned(replica->origin)) {
+    if (found != Check::unknown) co_return found;
+    co_await wanted.wait(loop_, loop_.now() + 20ms);  // nothing is learnt, not even by hurrying
+    co_return found;
+  }
   if (lost()) replica->change_phase(Phase::ready, Phase::suspect);
   const bool suspected = replica->phase() == Phase::suspect;
   const base::Time verdict = loop_.now() + kNewsOfDeath;

@@ -103,6 +103,7 @@ Async<std::optional<Failure>> Attempt::begin(bool alone) {
     if (sent) {
       if (!whole) {
         streamed_ = true;  // from here on the body's pieces pass through and are gone
+        bear_pauses(true);
         uploading_.spawn(upload());
       }
       // upload() sets the deadline once the request has ended.
@@ -266,6 +267,11 @@ void Attempt::count(const std::optional<Failure>& failure) {
   if (out && replica.ready()) balancer_.reports_.failing(upstream_.share());
 }
 
+void Attempt::bear_pauses(bool bear) {
+  io::Watch& watch = connection_->stream().watch();
+  if (!upstream_.replica().endpoint.is_loopback()) watch.system().bear_pauses(watch.fd(), bear);
+}
+
 void Attempt::release_ticket() {
   count(std::nullopt);
   ticket_.release();
@@ -280,8 +286,10 @@ void Attempt::end(const std::optional<Failure>& failure) {
   count(failure);
   const bool clean = !failure && answered_ && !began_tunnel() && workspace_->reader.reusable() && (!streamed_ || upload_.done);
   active_.reset();
-  if (clean && connection_ && !upstream_.retired && pool_.settings.proxy_protocol == config::ProxyProtocol::none)
+  if (clean && connection_ && !upstream_.retired && pool_.settings.proxy_protocol == config::ProxyProtocol::none) {
+    if (streamed_) bear_pauses(false);
     upstream_.connections().put(std::move(connection_));
+  }
   connection_.reset();
   ticket_.release();
 }

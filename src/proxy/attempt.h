@@ -45,6 +45,7 @@ class Attempt {
   void end(const std::optional<Failure>& failure);
 
  private:
+  void bear_pauses(bool bear);
   io::Async<std::optional<Failure>> connect();
   io::Async<std::optional<Failure>> receive(base::Time deadline, bool alone);
   std::array<std::string_view, 3> make_request();

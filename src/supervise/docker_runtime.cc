@@ -1,6 +1,7 @@
 #include "supervise/docker_runtime.h"
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "base/log.h"
@@ -33,11 +34,8 @@ class RunningContainer final : public Running {
     co_return container_->how;
   }
   // By the signal that its image asks for.
-  void terminate() override {
-    const auto seconds = std::chrono::ceil<std::chrono::seconds>(grace_).count() + 1;
-    runtime_.working_.spawn(runtime_.tell(container_, "/stop?t=" + std::to_string(seconds)));
-  }
-  void kill() override { runtime_.working_.spawn(runtime_.tell(container_, "/kill")); }
+  void terminate() override { runtime_.working_.spawn(runtime_.terminate(container_, grace_)); }
+  void kill() override { runtime_.working_.spawn(runtime_.kill(container_)); }
 
  private:
   DockerRuntime& runtime_;
@@ -51,8 +49,6 @@ DockerRuntime::DockerRuntime(io::Loop& loop, const config::Config& config, Conta
   const json label = {{"label", {std::string(label::kInstance) + "=" + host_.instance}}};
   ours_ = http::percent_encode(label.dump());
 }
-
-void DockerRuntime::expect(const std::string& pool, std::uint32_t slot, const std::string& name) { expected_[{pool, slot}] = name; }
 
 Async<void> DockerRuntime::stop() {
   following_.cancel();
@@ -155,6 +151,7 @@ void DockerRuntime::ended(const ContainerPtr& container, std::string how) {
 
 // What is there, against what should be.
 Async<Result<void>> DockerRuntime::reconcile() {
+  const std::map<std::string, ContainerPtr> before = containers_;  // what begins from here on need not be in the list
   const auto list = co_await api_.call("GET", "/containers/json?all=1&filters=" + ours_);
   if (!list) co_return std::unexpected(list.error());
   if (!list->good() || !list->body.is_array()) co_return base::fail(Code::internal, "Docker does not list its containers: " + list->message());
@@ -163,12 +160,9 @@ Async<Result<void>> DockerRuntime::reconcile() {
     there.insert(text_at(one, "Id"));
     judge(one);
   }
-  std::vector<ContainerPtr> gone;
-  for (const auto& [id, container] : containers_) {
-    if (!there.contains(id)) gone.push_back(container);
+  for (const auto& [id, container] : before) {
+    if (!there.contains(id)) ended(container, "is gone");
   }
-  for (const ContainerPtr& container : gone) ended(container, "is gone");
-  expected_.clear();  // whoever comes later is new
   co_return Result<void>{};
 }
 
@@ -176,9 +170,9 @@ void DockerRuntime::judge(const json& listed) {
   const std::string id = text_at(listed, "Id");
   const json labels = member(listed, "Labels");
   const std::string name = text_at(labels, label::kName);
-  const bool running = text_at(listed, "State") == "running";
+  const std::string state = text_at(listed, "State");
   if (const auto known = containers_.find(id); known != containers_.end()) {
-    if (!running) ended(ContainerPtr(known->second), "ended while Docker could not be asked");
+    if (state == "exited" || state == "dead") ended(ContainerPtr(known->second), "ended while Docker could not be asked");
     return;
   }
   if (making_.contains(name)) return;
@@ -186,41 +180,65 @@ void DockerRuntime::judge(const json& listed) {
   const auto slot = static_cast<std::uint32_t>(std::strtoul(text_at(labels, label::kSlot).c_str(), nullptr, 10));
   const std::uint64_t epoch = std::strtoull(text_at(labels, label::kEpoch).c_str(), nullptr, 10);
   const config::Pool* settings = config_.find_pool(pool);
-  const auto expected = expected_.find({pool, slot});
-  const bool wanted = settings != nullptr && expected != expected_.end() && expected->second == name;
-  if (wanted && running && text_at(labels, label::kConfig) == container_config(host_, *settings)) {
+  const auto wanted = waiting_.find({pool, slot});
+  const bool right = settings != nullptr && wanted != waiting_.end() && wanted->second == name && state == "running" &&
+                     text_at(labels, label::kConfig) == container_config(host_, *settings);
+  const auto other = found_.find({pool, slot});
+  if (right && (other == found_.end() || other->second.epoch < epoch)) {  // of two, one was on its way out
+    if (other != found_.end()) working_.spawn(remove_stray(other->second.id, name, socket_folder(host_, pool, slot, other->second.epoch)));
     found_[{pool, slot}] = {id, name, epoch};
     return;
   }
-  making_.insert(name);  // whoever wants the name waits for it to be free
   working_.spawn(remove_stray(id, name, socket_folder(host_, pool, slot, epoch)));
 }
 
 Async<void> DockerRuntime::remove_stray(std::string id, std::string name, std::string folder) {
-  base::log::warning("container {} ({}) is left over from an earlier time: removed", base::log::printable(name, 80), id.substr(0, 12));
+  base::log::warning("container {} ({}) is left over from an earlier time, and is removed", base::log::printable(name, 80), id.substr(0, 12));
+  co_await remove(id);
+  clear_folder(folder);
+}
+
+Async<void> DockerRuntime::remove(std::string id) {
+  static constexpr int kTries = 3;
   const std::string path = "/containers/" + id + "?force=1&v=1";
-  co_await api_.call("DELETE", path);
-  making_.erase(name);
-  loop_.system().remove_file(folder + "/s");
+  for (int tries = 1; tries <= kTries; ++tries) {
+    const auto removed = co_await api_.call("DELETE", path, nullptr, patience());
+    if (removed && (removed->good() || removed->status == 404 || removed->status == 409)) co_return;  // 409: it is being removed
+    if (tries == kTries) {
+      base::log::warning("container {} cannot be removed: {}", id.substr(0, 12), removed ? removed->message() : base::describe(removed.error()));
+    }
+    const Code slept = co_await loop_.sleep(200ms);
+    if (slept == Code::cancelled) co_return;
+  }
+}
+
+void DockerRuntime::clear_folder(const std::string& folder) {
+  loop_.system().clear_directory(folder);
   loop_.system().remove_file(folder);
 }
 
-Async<bool> DockerRuntime::until_connected() {
+// How long an answer may take: at the end of everything, not as long as otherwise.
+Duration DockerRuntime::patience() const { return stopping_ ? Duration(5s) : Duration(30s); }
+
+Async<bool> DockerRuntime::until_connected(const Launch& launch) {
+  if (connected_) co_return true;
+  waiting_[{launch.pool.name, launch.slot}] = launch.name;
   while (!connected_) {
     const Code woken = co_await connected_signal_.wait(loop_);
-    if (woken == Code::cancelled) co_return false;
+    if (woken == Code::cancelled) break;
   }
-  co_return true;
+  waiting_.erase({launch.pool.name, launch.slot});
+  co_return connected_;
 }
 
 // --- starting ---
 
 Async<Result<std::unique_ptr<Running>>> DockerRuntime::start(Launch launch) {
-  const bool connected = co_await until_connected();
+  const bool connected = co_await until_connected(launch);
   if (!connected) co_return base::fail(Code::cancelled);
   if (auto left = found_.extract({launch.pool.name, launch.slot}); !left.empty()) {
     auto taken = co_await take_over(launch, left.mapped());
-    if (taken) co_return taken;
+    if (taken || taken.error().code == Code::cancelled) co_return taken;
   }
   const auto making = std::make_shared<Making>();
   working_.spawn(carry_out(making, std::move(launch)));
@@ -234,50 +252,57 @@ Async<Result<std::unique_ptr<Running>>> DockerRuntime::start(Launch launch) {
 }
 
 Async<void> DockerRuntime::carry_out(std::shared_ptr<Making> making, Launch launch) {
-  const std::string name = launch.name;
-  making_.insert(name);
-  making->result = co_await make(std::move(launch));
+  const auto name = making_.insert(launch.name);
+  making->result = co_await make(making, std::move(launch));
   making_.erase(name);
   if (making->abandoned) making->result = base::fail(Code::cancelled);  // and so it is removed
   making->done = true;
   making->end.notify();
 }
 
-DockerRuntime::ContainerPtr DockerRuntime::track(std::string id, const std::string& name) {
+DockerRuntime::ContainerPtr DockerRuntime::track(std::string id, const Launch& launch, std::uint64_t epoch) {
   auto container = std::make_shared<Container>();
   container->id = std::move(id);
-  container->name = name;
+  if (launch.pool.container.on_unix_socket()) container->folder = socket_folder(host_, launch.pool.name, launch.slot, epoch);
   containers_[container->id] = container;
   return container;
 }
 
+// What cannot be taken over is removed.
 Async<Result<std::unique_ptr<Running>>> DockerRuntime::take_over(Launch launch, Found found) {
-  const ContainerPtr container = track(found.id, found.name);
+  const ContainerPtr container = track(found.id, launch, found.epoch);
   const auto endpoint = co_await locate(launch, container, found.epoch);
-  if (!endpoint || container->ended) {
+  if (container->ended || !endpoint) {
+    container->output_complete = true;
     working_.spawn(discard(container));
-    co_return base::fail(Code::exited);
+    co_return base::fail(endpoint ? Code::exited : endpoint.error().code);
   }
   base::log::info("{} (slot {}) runs already: container {} is taken over", launch.name, launch.slot, found.id.substr(0, 12));
   following_.spawn(read_output(container, false, launch.output));
   co_return std::make_unique<RunningContainer>(*this, container, *endpoint, launch.pool.grace);
 }
 
-Async<Result<std::unique_ptr<Running>>> DockerRuntime::make(Launch launch) {
+Async<Result<std::unique_ptr<Running>>> DockerRuntime::make(std::shared_ptr<Making> making, Launch launch) {
   const config::Container& settings = launch.pool.container;
   const auto network = co_await have_network(settings.network);
   if (!network) co_return std::unexpected(network.error());
-  if (settings.on_unix_socket() && settings.socket_volume.empty()) {
-    // Whichever user the container has may make its socket there; only we and the engine can enter the folder above.
-    const auto folder = loop_.system().make_directory(socket_folder(host_, launch.pool.name, launch.slot, launch.epoch), 0777);
-    if (!folder) co_return std::unexpected(folder.error());
+  const std::string folder = settings.on_unix_socket() ? socket_folder(host_, launch.pool.name, launch.slot, launch.epoch) : "";
+  if (!folder.empty()) {
+    // Whichever user the container has may make its socket there; on this machine only we and the engine can enter the folder
+    // above.
+    const auto made = loop_.system().make_directory(folder, 0777);
+    if (!made) co_return std::unexpected(made.error());
   }
-  auto id = co_await create(launch);
-  if (!id) co_return std::unexpected(id.error());
-  const ContainerPtr container = track(*id, launch.name);  // before the start: its end may come at once
+  auto id = co_await create(making, launch);
+  if (!id) {
+    if (!folder.empty()) clear_folder(folder);
+    co_return std::unexpected(id.error());
+  }
+  const ContainerPtr container = track(*id, launch, launch.epoch);  // before the start: its end may come at once
   const std::string path = "/containers/" + *id + "/start";
   const auto started = co_await api_.call("POST", path);
   if (!started || !started->good()) {
+    container->output_complete = true;
     working_.spawn(discard(container));
     if (!started) co_return std::unexpected(started.error());
     co_return base::fail(Code::invalid, started->message());
@@ -291,14 +316,17 @@ Async<Result<std::unique_ptr<Running>>> DockerRuntime::make(Launch launch) {
   co_return std::make_unique<RunningContainer>(*this, container, endpoint ? *endpoint : Endpoint{}, launch.pool.grace);
 }
 
-Async<Result<std::string>> DockerRuntime::create(const Launch& launch) {
+Async<Result<std::string>> DockerRuntime::create(std::shared_ptr<Making> making, const Launch& launch) {
   const std::string path = "/containers/create?name=" + http::percent_encode(launch.name);
   bool pulled = false;
   bool cleared = false;
-  while (true) {
+  while (!making->abandoned) {
     const json spec = container_spec(host_, launch);
     const auto answer = co_await api_.call("POST", path, spec);
-    if (!answer) co_return std::unexpected(answer.error());
+    if (!answer) {  // whether there is one now nobody knows: the name tells
+      co_await clear_name(launch);
+      co_return std::unexpected(answer.error());
+    }
     if (answer->good()) co_return text_at(answer->body, "Id");
     const std::string why = answer->message();
     if (answer->status == 404 && !std::exchange(pulled, true)) {
@@ -313,26 +341,30 @@ Async<Result<std::string>> DockerRuntime::create(const Launch& launch) {
     }
     co_return base::fail(Code::invalid, why);
   }
+  co_return base::fail(Code::cancelled);
 }
 
-// The name is taken. By one of ours, of the same pool, it is on its way out: it goes aside if it still works, or is removed.
+// The name is taken. By one of ours that is on its way out: it goes aside while it still works, or is removed.
 Async<Result<void>> DockerRuntime::clear_name(const Launch& launch) {
   const std::string inspect = "/containers/" + http::percent_encode(launch.name) + "/json";
   const base::Time deadline = loop_.now() + 5s;
   while (loop_.now() < deadline) {
-    const auto there = co_await api_.call("GET", inspect);
+    const auto there = co_await api_.call("GET", inspect, nullptr, patience());
     if (!there) co_return std::unexpected(there.error());
     if (there->status == 404) break;
     const json labels = member(member(there->body, "Config"), "Labels");
-    if (text_at(labels, label::kInstance) != host_.instance || text_at(labels, label::kPool) != launch.pool.name) {
-      co_return base::fail(Code::exists, "the name '" + launch.name + "' is taken by a container that is not ours");
-    }
     const std::string id = text_at(there->body, "Id");
     const bool works = containers_.contains(id);
+    if (text_at(labels, label::kInstance) != host_.instance) {
+      co_return base::fail(Code::exists, "the name '" + launch.name + "' is taken by a container that is not ours");
+    }
+    if (works && text_at(labels, label::kPool) != launch.pool.name) {  // within a pool names are unique: there the other one leaves
+      co_return base::fail(Code::exists, "the name '" + launch.name + "' is taken by a container of pool '" + text_at(labels, label::kPool) + "'");
+    }
     const std::string aside = "/rename?name=" + http::percent_encode(launch.name) + ".old-" + text_at(labels, label::kEpoch);
     const std::string method = works ? "POST" : "DELETE";
     const std::string path = "/containers/" + id + (works ? aside : "?force=1&v=1");
-    const auto done = co_await api_.call(method, path);
+    const auto done = co_await api_.call(method, path, nullptr, patience());
     if (!done) co_return std::unexpected(done.error());
     if (done->good()) break;
     const Code slept = co_await loop_.sleep(50ms);  // it is being removed already
@@ -382,7 +414,6 @@ Async<Result<Endpoint>> DockerRuntime::locate(const Launch& launch, ContainerPtr
     co_return base::fail(Code::exited);
   }
   if (settings.on_unix_socket()) {
-    container->folder = socket_folder(host_, launch.pool.name, launch.slot, epoch);
     const Launch as_made{launch.pool, launch.slot, epoch, launch.name, {}, {}};
     co_return socket_endpoint(host_, as_made);
   }
@@ -449,50 +480,94 @@ Async<void> DockerRuntime::pull(std::string image, std::shared_ptr<Pull> pull) {
 
 // --- output, signals, and the end ---
 
-// Docker's stream of a container without a terminal: frames of a stream's number, three zeros, a length of four bytes in
-// network order, and so many bytes of output.
-Async<void> DockerRuntime::read_output(ContainerPtr container, bool from_start, std::function<void(std::string_view)> output) {
-  static constexpr std::size_t kHeaderBytes = 8;
-  static constexpr std::size_t kLineBytesMax = 8192;
-  const std::string path = "/containers/" + container->id + "/logs?follow=1&stdout=1&stderr=1" + (from_start ? "" : "&tail=0");
-  const auto stream = co_await api_.open("GET", path);
-  std::string frames;
-  std::string line;
-  std::size_t left = 0;  // of the frame
-  while (stream) {
-    const auto piece = co_await (*stream)->read();
-    if (!piece || piece->empty()) break;
-    frames += *piece;
-    while (!frames.empty()) {
-      if (left == 0) {
-        if (frames.size() < kHeaderBytes) break;
-        for (std::size_t i = 4; i < kHeaderBytes; ++i) left = (left << 8) | static_cast<unsigned char>(frames[i]);
-        frames.erase(0, kHeaderBytes);
+// Docker's stream of a container without a terminal: frames of a stream's number (1: standard output, 2: standard error),
+// three zeros, a length of four bytes in network order, and so many bytes of output.
+class OutputFrames {
+ public:
+  explicit OutputFrames(std::function<void(std::string_view)> line) : line_(std::move(line)) {}
+  void add(std::string_view piece) {
+    frames_ += piece;
+    while (!frames_.empty()) {
+      if (left_ == 0) {
+        if (frames_.size() < kHeaderBytes) return;
+        stream_ = frames_[0] == 2 ? 1 : 0;
+        for (std::size_t i = 4; i < kHeaderBytes; ++i) left_ = (left_ << 8) | static_cast<unsigned char>(frames_[i]);
+        frames_.erase(0, kHeaderBytes);
         continue;
       }
-      const std::size_t taken = std::min(left, frames.size());
-      line.append(frames, 0, taken);
-      frames.erase(0, taken);
-      left -= taken;
+      const std::size_t taken = std::min(left_, frames_.size());
+      give(std::string_view(frames_).substr(0, taken));
+      frames_.erase(0, taken);
+      left_ -= taken;
     }
+  }
+  void end() {
+    for (std::string& rest : rest_) {
+      if (!rest.empty()) line_(std::exchange(rest, {}));
+    }
+  }
+
+ private:
+  static constexpr std::size_t kHeaderBytes = 8;
+  static constexpr std::size_t kLineBytesMax = 8192;
+  void give(std::string_view text) {
+    std::string& rest = rest_[stream_];
+    rest += text;
     std::size_t begin = 0;
-    for (std::size_t end = line.find('\n'); end != std::string::npos; end = line.find('\n', begin)) {
-      output(std::string_view(line).substr(begin, end - begin));
+    for (std::size_t end = rest.find('\n'); end != std::string::npos; end = rest.find('\n', begin)) {
+      line_(std::string_view(rest).substr(begin, end - begin));
       begin = end + 1;
     }
-    line.erase(0, begin);
-    if (line.size() > kLineBytesMax) output(std::exchange(line, {}));
+    rest.erase(0, begin);
+    if (rest.size() > kLineBytesMax) line_(std::exchange(rest, {}));
   }
-  if (!line.empty()) output(line);
+  std::function<void(std::string_view)> line_;
+  std::string frames_;
+  std::size_t left_ = 0;  // of the frame
+  std::size_t stream_ = 0;
+  std::array<std::string, 2> rest_;  // of a line, by stream
+};
+
+// Until its end; a stream that breaks off before that is opened again.
+Async<void> DockerRuntime::read_output(ContainerPtr container, bool from_start, std::function<void(std::string_view)> output) {
+  OutputFrames frames(std::move(output));
+  std::string from = from_start ? "" : "&tail=0";
+  while (true) {
+    const std::string path = "/containers/" + container->id + "/logs?follow=1&stdout=1&stderr=1" + from;
+    const auto stream = co_await api_.open("GET", path);
+    while (stream) {
+      const auto piece = co_await (*stream)->read();
+      if (!piece || piece->empty()) break;
+      frames.add(*piece);
+    }
+    const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(loop_.system().wall_now().time_since_epoch()).count();
+    from = "&since=" + std::to_string(seconds);
+    const Code woken = co_await container->end.wait(loop_, loop_.now() + 1s);
+    if (woken != Code::timeout || container->ended) break;
+  }
+  frames.end();
   container->output_complete = true;
   container->output_end.notify();
 }
 
-Async<void> DockerRuntime::tell(ContainerPtr container, std::string path) {
-  const std::string target = "/containers/" + container->id + path;
-  const auto answer = co_await api_.call("POST", target, nullptr, 60s);
+// By the signal that its image asks for.
+Async<void> DockerRuntime::terminate(ContainerPtr container, Duration grace) {
+  const auto seconds = std::chrono::ceil<std::chrono::seconds>(grace).count() + 1;
+  const std::string path = "/containers/" + container->id + "/stop?t=" + std::to_string(seconds);
+  const auto answer = co_await api_.call("POST", path, nullptr, grace + 10s);
   if (answer && answer->status == 404) ended(container, "is gone");
-  if (!answer && stopping_ && path == "/kill") ended(container, "is left running, as Docker does not answer");
+}
+
+// As often as it takes; at the end of everything, not for ever.
+Async<void> DockerRuntime::kill(ContainerPtr container) {
+  const std::string path = "/containers/" + container->id + "/kill";
+  int in_vain = 0;
+  while (!container->ended) {
+    const auto answer = co_await api_.call("POST", path, nullptr, patience());
+    if (answer && answer->status == 404) ended(container, "is gone");
+    if (stopping_ && ++in_vain == 3) ended(container, "is left running, as Docker does not end it");
+    co_await container->end.wait(loop_, loop_.now() + 1s);
+  }
 }
 
 // What is left of one that has ended: when its last lines have been read.
@@ -503,11 +578,8 @@ Async<void> DockerRuntime::discard(ContainerPtr container) {
     const Code woken = co_await container->output_end.wait(loop_, deadline);
     if (woken != Code::ok) break;
   }
-  const std::string path = "/containers/" + container->id + "?force=1&v=1";
-  co_await api_.call("DELETE", path);
-  if (container->folder.empty()) co_return;
-  loop_.system().remove_file(container->folder + "/s");
-  loop_.system().remove_file(container->folder);
+  co_await remove(container->id);
+  if (!container->folder.empty()) clear_folder(container->folder);
 }
 
 }  // namespace ringmaster::supervise

@@ -6,7 +6,7 @@
 // A container's end is known by its `die` event. After every reconnection what is there is compared with what should be:
 // containers of ours that nobody wants are removed; what has no label of ours is never touched. When a master dies its
 // containers go on, and the next one takes them over if they are what the configuration asks for.
-// One thread, the master's. Only the master has Docker's socket.
+// One thread, the master's. The engine does not have Docker's socket, if it has a user of its own (engine_user).
 #pragma once
 
 #include <map>
@@ -21,11 +21,10 @@ class DockerRuntime final : public Runtime {
  public:
   DockerRuntime(io::Loop& loop, const config::Config& config, ContainerHost host);
 
-  // What the fleet is going to start: an earlier master's container there is taken over; others are removed.
-  void expect(const std::string& pool, std::uint32_t slot, const std::string& name) override;
   // Connects to Docker, and again whenever that is lost.
   void begin() { following_.spawn(follow()); }
   io::Async<base::Result<std::unique_ptr<Running>>> start(Launch launch) override;
+  std::string trouble() const override { return connected_ ? "" : complaint_; }
   // From now on a Docker that does not answer is not waited for.
   void stopping() { stopping_ = true; }
   // Waits until what has ended is removed. After the fleet has stopped.
@@ -36,7 +35,6 @@ class DockerRuntime final : public Runtime {
   // One that has been created, or taken over.
   struct Container {
     std::string id;
-    std::string name;
     std::string folder;  // of its socket, if it has one
     bool out_of_memory = false;
     bool ended = false;
@@ -73,23 +71,27 @@ class DockerRuntime final : public Runtime {
   void on_event(const nlohmann::json& event);
   void ended(const ContainerPtr& container, std::string how);
 
-  io::Async<bool> until_connected();
+  io::Async<bool> until_connected(const Launch& launch);
   io::Async<base::Result<std::unique_ptr<Running>>> take_over(Launch launch, Found found);
   io::Async<void> carry_out(std::shared_ptr<Making> making, Launch launch);
-  io::Async<base::Result<std::unique_ptr<Running>>> make(Launch launch);
-  io::Async<base::Result<std::string>> create(const Launch& launch);
+  io::Async<base::Result<std::unique_ptr<Running>>> make(std::shared_ptr<Making> making, Launch launch);
+  io::Async<base::Result<std::string>> create(std::shared_ptr<Making> making, const Launch& launch);
   io::Async<base::Result<void>> clear_name(const Launch& launch);
   io::Async<base::Result<void>> have_network(const std::string& network);
   io::Async<base::Result<void>> make_network(const std::string& network);
   io::Async<base::Result<void>> have_image(const std::string& image);
   io::Async<void> pull(std::string image, std::shared_ptr<Pull> pull);
   io::Async<base::Result<base::Endpoint>> locate(const Launch& launch, ContainerPtr container, std::uint64_t epoch);
-  ContainerPtr track(std::string id, const std::string& name);
+  ContainerPtr track(std::string id, const Launch& launch, std::uint64_t epoch);
+  base::Duration patience() const;
 
   io::Async<void> read_output(ContainerPtr container, bool from_start, std::function<void(std::string_view)> output);
-  io::Async<void> tell(ContainerPtr container, std::string path);
+  io::Async<void> terminate(ContainerPtr container, base::Duration grace);
+  io::Async<void> kill(ContainerPtr container);
   io::Async<void> discard(ContainerPtr container);
+  io::Async<void> remove(std::string id);
   io::Async<void> remove_stray(std::string id, std::string name, std::string folder);
+  void clear_folder(const std::string& folder);
 
   io::Loop& loop_;
   const config::Config& config_;
@@ -99,10 +101,10 @@ class DockerRuntime final : public Runtime {
   bool connected_ = false;
   io::Signal connected_signal_;
   std::string complaint_;  // as last logged
-  std::map<Place, std::string> expected_;
+  std::map<Place, std::string> waiting_;  // names of those whose start waits for the connection
   std::map<Place, Found> found_;
   std::map<std::string, ContainerPtr> containers_;  // by id; those that have not ended
-  std::set<std::string> making_;                    // names of those that are being created
+  std::multiset<std::string> making_;               // names of those that are being created
   std::map<std::string, std::shared_ptr<Pull>> pulls_;
   bool making_network_ = false;  // one at a time: Docker lets two of one name come into being
   io::Signal network_made_;

@@ -42,7 +42,7 @@ void Fleet::seat_started(const config::Pool& pool, const DesiredPool* saved) {
   Seats& seats = pools_[pool.name];
   std::vector<DesiredSlot> ours;
   if (saved != nullptr) std::ranges::copy_if(saved->slots, std::back_inserter(ours), [](const DesiredSlot& slot) { return balance::is_owned(slot.origin); });
-  if (saved != nullptr && saved->configured == pool.replicas && is_possible(pool, ours)) {
+  if (saved != nullptr && saved->configured == pool.replicas && saved->containers == pool.containers && is_possible(pool, ours)) {
     for (const DesiredSlot& slot : ours) seats[slot.slot] = seat(pool, slot.slot, slot.name, slot.origin);
   } else {
     for (std::uint32_t slot = 1; slot <= pool.replicas; ++slot) seats[slot] = seat(pool, slot, pool.initial_name(slot), pool.initial_origin(slot));
@@ -57,9 +57,7 @@ void Fleet::seat_registered(const config::Pool& pool, const DesiredPool& saved) 
     const auto server = Endpoint::parse(slot.server);
     if (!server || !base::any_contains(pool.registration.from, *server) || !has_room(pool, 1)) continue;
     old_slots_[{pool.name, slot.server}] = slot.slot;
-    const SeatPtr taken = take_in(pool, *server, slot.name, Origin::registered);
-    taken->ttl = Duration(std::chrono::milliseconds(slot.ttl_ms));
-    if (slot.ttl_ms > 0) taken->expires = loop_.now() + taken->ttl;
+    take_in(pool, {*server, slot.name, Origin::registered, "", std::chrono::milliseconds(slot.ttl_ms)});
   }
 }
 
@@ -72,10 +70,7 @@ void Fleet::start() {
       for (const DesiredSlot& slot : saved->slots) epochs_[{pool.name, slot.slot}] = slot.epoch;
     }
     seat_started(pool, saved);
-    for (const auto& [slot, member] : pools_[pool.name]) {
-      runtimes_.of(member->now.origin).expect(pool.name, slot, member->now.name);
-      scope_.spawn(keep(member));
-    }
+    for (const auto& [slot, member] : pools_[pool.name]) scope_.spawn(keep(member));
     if (saved != nullptr) seat_registered(pool, *saved);
   }
   save();
@@ -179,6 +174,7 @@ Async<bool> Fleet::launch(Seat& seat, std::unique_ptr<Running>& running) {
   seat.launched = loop_.now();
   seat.said_late = false;
   if (seat.now.origin == Origin::container) announce(seat, State::starting);  // that takes a while
+  save();  // before the start: an epoch is never used twice, even if this is our last moment
   Launch what{*seat.pool, seat.now.slot, seat.now.epoch, seat.now.name, seat.server, output_of(seat)};
   auto started = co_await io::race(loop_, runtimes_.of(seat.now.origin).start(std::move(what)), until_leaving(seat));
   if (!started.a && seat.leaving) co_return false;
@@ -191,7 +187,7 @@ Async<bool> Fleet::launch(Seat& seat, std::unique_ptr<Running>& running) {
   seat.launched = loop_.now();
   announce(seat, seat.leaving ? State::draining : State::running);
   base::log::info("{} (slot {}) {}, {}", seat.now.name, seat.now.slot, balance::is_owned(seat.now.origin) ? "started" : "is taken in", place_of(seat.now));
-  save();
+  if (seat.now.pid != 0) save_children();
   co_return true;
 }
 
@@ -209,7 +205,7 @@ Async<bool> Fleet::until_unwanted(Seat& seat) {
   const bool owned = balance::is_owned(seat.now.origin);
   while (!seat.leaving) {
     base::Time deadline = seat.expires;
-    if (!owned && loop_.now() >= deadline) {
+    if (loop_.now() >= deadline) {
       base::log::warning("{} (slot {}) has not registered again in time: taken out", seat.now.name, seat.now.slot);
       leave(SeatPtr(pools_[seat.now.pool].at(seat.now.slot)));
       save();
@@ -313,20 +309,30 @@ link::Snapshot Fleet::snapshot() const {
 
 void Fleet::save() {
   Desired desired;
-  std::vector<std::int64_t> pids;
   for (const auto& [name, seats] : pools_) {
     const config::Pool* pool = config_.find_pool(name);
     DesiredPool& to = desired[name];
     to.configured = pool->replicas;
+    to.containers = pool->containers;
     for (const auto& [slot, seat] : seats) {
       const std::string server = balance::is_owned(seat->now.origin) ? "" : base::to_string(seat->server);
       const auto ttl_ms = static_cast<std::uint64_t>(seat->ttl / 1ms);
       if (!seat->pending) to.slots.push_back({slot, seat->now.epoch, seat->now.name, seat->now.origin, server, ttl_ms});
-      if (seat->now.pid != 0) pids.push_back(seat->now.pid);
     }
   }
-  for (const SeatPtr& seat : leaving_) pids.push_back(seat->now.pid);
   state_.save(desired);
+}
+
+// Of the processes that run now.
+void Fleet::save_children() {
+  std::vector<std::int64_t> pids;
+  const auto add = [&](const Seat& seat) {
+    if (seat.now.pid != 0) pids.push_back(seat.now.pid);
+  };
+  for (const auto& [name, seats] : pools_) {
+    for (const auto& [slot, seat] : seats) add(*seat);
+  }
+  for (const SeatPtr& seat : leaving_) add(*seat);
   state_.save_children(pids);
 }
 

@@ -13,6 +13,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 
 #include "config/config.h"
 #include "link/messages.h"
@@ -101,7 +102,15 @@ class Fleet {
   io::Async<bool> until_leaving(Seat& seat);
   bool complain(Seat& seat, const base::Error& error);
   std::function<void(std::string_view)> output_of(const Seat& seat);
-  SeatPtr take_in(const config::Pool& pool, const base::Endpoint& server, const std::string& name, balance::Origin origin);
+  struct Newcomer {
+    base::Endpoint server;
+    std::string name;  // empty: made of the address
+    balance::Origin origin;
+    std::string listed;
+    base::Duration ttl{};
+  };
+  SeatPtr take_in(const config::Pool& pool, const Newcomer& newcomer);
+  void renew(Seat& seat, base::Duration ttl);
   base::Result<void> has_room(const config::Pool& pool, std::size_t more) const;
   std::string name_of_server(const Seats& seats, const base::Endpoint& server) const;
 
@@ -119,6 +128,7 @@ class Fleet {
   void announce(Seat& seat, link::State state);
   void leave(const SeatPtr& seat);
   void save();
+  void save_children();
   std::uint32_t take_cell();
 
   io::Loop& loop_;
@@ -129,6 +139,7 @@ class Fleet {
   std::map<std::string, Seats, std::less<>> pools_;
   std::vector<SeatPtr> leaving_;
   std::vector<bool> cells_;
+  std::set<std::string> left_out_;  // listed servers for which there is no room, as last logged
   // Where servers of the configuration sat when the last master lived, by pool and address.
   std::map<std::pair<std::string, std::string>, std::uint32_t> old_slots_;
   std::uint64_t lines_ = 0;  // of output so far

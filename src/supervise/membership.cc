@@ -70,7 +70,8 @@ Async<std::string> Fleet::await_ready(const std::vector<Added>& added, Duration 
     for (const Added& one : added) {
       if (one.seat->now.healthy) continue;
       missing += (missing.empty() ? "" : ", ") + one.name;
-      if (!one.seat->complaint.empty()) missing += " (" + one.seat->complaint + ")";
+      const std::string why = one.seat->complaint.empty() ? runtimes_.of(one.seat->now.origin).trouble() : one.seat->complaint;
+      if (!why.empty()) missing += " (" + why + ")";
     }
     if (missing.empty() || stopping_) co_return missing;
     const Code woken = co_await news_.wait(loop_, deadline);

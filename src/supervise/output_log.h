@@ -5,29 +5,27 @@
 #include <deque>
 #include <string>
 #include <string_view>
-#include <vector>
 
 namespace ringmaster::supervise {
 
 class OutputLog {
  public:
-  static constexpr std::size_t kBytesMax = 64 << 10;
-
-  // `number` grows from line to line, over all logs.
-  void add(std::uint64_t number, const std::string& name, std::string_view text) {
-    lines_.push_back({number, name, std::string(text)});
-    bytes_ += text.size();
-    while (bytes_ > kBytesMax) {
-      bytes_ -= lines_.front().text.size();
-      lines_.pop_front();
-    }
-  }
-
   struct Line {
     std::uint64_t number = 0;
     std::string name;  // of the replica that wrote it
     std::string text;
   };
+  static constexpr std::size_t kBytesMax = 128 << 10;
+  static std::size_t cost(const Line& line) { return sizeof(Line) + line.name.size() + line.text.size(); }
+
+  // `number` grows from line to line, over all logs.
+  void add(std::uint64_t number, const std::string& name, std::string_view text) {
+    bytes_ += cost(lines_.emplace_back(number, name, std::string(text)));
+    while (bytes_ > kBytesMax) {
+      bytes_ -= cost(lines_.front());
+      lines_.pop_front();
+    }
+  }
   const std::deque<Line>& lines() const { return lines_; }
 
  private:

@@ -21,7 +21,7 @@ struct Launch {
   std::function<void(std::string_view)> output;  // takes each line that it writes
 };
 
-// A started replica. Destroyed only after wait() has given its end.
+// A started replica. Nothing is left of it once this is destroyed.
 class Running {
  public:
   virtual ~Running() = default;
@@ -37,11 +37,11 @@ class Running {
 class Runtime {
  public:
   virtual ~Runtime() = default;
-  // Before the first start(): what will be started at the beginning.
-  virtual void expect(const std::string& /*pool*/, std::uint32_t /*slot*/, const std::string& /*name*/) {}
   // Starts it, or finds it running as an earlier master left it. Errors say what is missing: the command, the image, a free
   // port. Cancelled: whatever of it exists will be removed.
   virtual io::Async<base::Result<std::unique_ptr<Running>>> start(Launch launch) = 0;
+  // Why starts wait, if something is wrong that all of them need; else empty.
+  virtual std::string trouble() const { return {}; }
 };
 
 // Which one runs what.

@@ -24,16 +24,26 @@ std::string Fleet::name_of_server(const Seats& seats, const Endpoint& server) co
   return name;
 }
 
-// Seats it: where it sat before, if that is free, else in the lowest free slot.
-Fleet::SeatPtr Fleet::take_in(const config::Pool& pool, const Endpoint& server, const std::string& name, Origin origin) {
+// Seats it: where the last master had it, if that is free, else in the lowest free slot.
+Fleet::SeatPtr Fleet::take_in(const config::Pool& pool, const Newcomer& newcomer) {
   Seats& seats = pools_[pool.name];
   std::uint32_t slot = 1;
   while (seats.contains(slot)) ++slot;
-  if (const auto old = old_slots_.find({pool.name, base::to_string(server)}); old != old_slots_.end() && !seats.contains(old->second)) slot = old->second;
-  const SeatPtr made = seats[slot] = seat(pool, slot, name.empty() ? name_of_server(seats, server) : name, origin);
-  made->server = server;
+  const auto old = old_slots_.find({pool.name, base::to_string(newcomer.server)});
+  if (old != old_slots_.end() && !seats.contains(old->second)) slot = old->second;
+  const std::string name = newcomer.name.empty() ? name_of_server(seats, newcomer.server) : newcomer.name;
+  const SeatPtr made = seats[slot] = seat(pool, slot, name, newcomer.origin);
+  made->server = newcomer.server;
+  made->listed = newcomer.listed;
+  renew(*made, newcomer.ttl);
   scope_.spawn(keep(made));
   return made;
+}
+
+void Fleet::renew(Seat& seat, base::Duration ttl) {
+  seat.ttl = ttl;
+  seat.expires = ttl > base::Duration::zero() ? loop_.now() + ttl : base::kNever;
+  seat.changed.notify();
 }
 
 Outcome Fleet::server_up(const link::Command& command) {
@@ -42,20 +52,23 @@ Outcome Fleet::server_up(const link::Command& command) {
   if (stopping_) return refuse(Code::unavailable, "Ringmaster is stopping");
   if (!base::any_contains(pool->registration.from, command.endpoint)) return refuse(Code::denied, "that address is not in an allowed network");
   const std::string name = command.names.empty() ? "" : command.names[0];
+  if (!name.empty() && !base::is_replica_name(name)) return refuse(Code::invalid, "that is no name for a server");
   Seats& seats = pools_[pool->name];
   const auto find = [&](const auto& is) {
     const auto found = std::ranges::find_if(seats, [&](const auto& entry) { return is(*entry.second); });
     return found == seats.end() ? nullptr : found->second;
   };
-  SeatPtr seat = find([&](const Seat& s) { return !balance::is_owned(s.now.origin) && s.server == command.endpoint; });
+  const SeatPtr known = find([&](const Seat& s) { return !balance::is_owned(s.now.origin) && s.server == command.endpoint; });
   const SeatPtr namesake = name.empty() ? nullptr : find([&](const Seat& s) { return s.now.name == name; });
-  if (seat != nullptr && (name.empty() || namesake == seat || seat->now.origin == Origin::server)) {
-    if (command.ttl > base::Duration::zero()) seat->expires = loop_.now() + command.ttl;
-    seat->changed.notify();
+  if (known != nullptr && known->now.origin == Origin::server) return done(seats);  // the configuration knows it already
+  if (known != nullptr && (name.empty() || namesake == known)) {
+    renew(*known, command.ttl);
     return done(seats);
   }
-  if (namesake != nullptr && namesake->now.origin != Origin::registered) return refuse(Code::exists, "the name '" + name + "' is taken");
-  if (namesake == nullptr && seat == nullptr) {
+  if (namesake != nullptr && (namesake->now.origin != Origin::registered || namesake->now.healthy)) {
+    return refuse(Code::exists, "the name '" + name + "' belongs to another server, which is well");
+  }
+  if (namesake == nullptr && known == nullptr) {
     if (const auto room = has_room(*pool, 1); !room) return refuse(room.error().code, room.error().detail);
   }
   // It has moved, or has another name now: what it was before is gone.
@@ -63,10 +76,8 @@ Outcome Fleet::server_up(const link::Command& command) {
     base::log::info("{} has moved from {} to {}", name, base::to_string(namesake->server), base::to_string(command.endpoint));
     leave(namesake);
   }
-  if (seat != nullptr) leave(seat);
-  seat = take_in(*pool, command.endpoint, name, Origin::registered);
-  seat->ttl = command.ttl;
-  if (command.ttl > base::Duration::zero()) seat->expires = loop_.now() + command.ttl;
+  if (known != nullptr) leave(known);
+  take_in(*pool, {command.endpoint, name, Origin::registered, "", command.ttl});
   save();
   return done(seats);
 }
@@ -85,50 +96,63 @@ Outcome Fleet::server_down(const link::Command& command) {
 
 void Fleet::set_servers(const config::Pool& pool, const std::string& listed, const std::vector<Endpoint>& endpoints) {
   if (stopping_) return;
-  Seats& seats = pools_[pool.name];
   std::vector<SeatPtr> gone;
   std::vector<Endpoint> fresh = endpoints;
-  for (const auto& [slot, seat] : seats) {
+  for (const auto& [slot, seat] : pools_[pool.name]) {
+    const bool named = std::ranges::find(endpoints, seat->server) != endpoints.end();
+    if (seat->now.origin == Origin::registered && named) gone.push_back(seat);  // from now on the configuration's: nobody is in a pool twice
     if (seat->now.origin != Origin::server) continue;
-    const bool still = std::ranges::find(endpoints, seat->server) != endpoints.end();
-    std::erase(fresh, seat->server);  // whichever entry it comes from: nobody is in a pool twice
-    if (seat->listed == listed && !still) gone.push_back(seat);
+    std::erase(fresh, seat->server);
+    if (seat->listed == listed && !named) gone.push_back(seat);  // if another entry has it, that one's next turn brings it back
   }
-  if (gone.empty() && fresh.empty()) return;
+  bool changed = !gone.empty();
   for (const SeatPtr& seat : gone) leave(seat);
   for (const Endpoint& endpoint : fresh) {
+    const std::string place = pool.name + " " + base::to_string(endpoint);
     if (const auto room = has_room(pool, 1); !room) {
-      base::log::error("{} of pool {} is left out: {}", base::to_string(endpoint), pool.name, room.error().detail);
+      if (left_out_.insert(place).second) base::log::error("{} of pool {} is left out: {}", base::to_string(endpoint), pool.name, room.error().detail);
       continue;
     }
-    take_in(pool, endpoint, "", Origin::server)->listed = listed;
+    left_out_.erase(place);
+    take_in(pool, {endpoint, "", Origin::server, listed, {}});
+    changed = true;
   }
-  save();
+  if (changed) save();
 }
 
-// About 100 KiB: what a message over the link may have.
+// At most about 100 KiB at once: a message over the link is no place for more.
 Outcome Fleet::output(const std::string& pool, const std::string& name, std::uint64_t since) const {
   static constexpr std::size_t kBytesMax = 100 << 10;
   const auto seats = pools_.find(pool);
   if (seats == pools_.end()) return refuse(Code::not_found, "there is no pool '" + pool + "'");
-  Outcome outcome;
-  outcome.next = lines_ + 1;
+  std::vector<const OutputLog::Line*> lines;
   bool known = false;
-  std::size_t bytes = 0;
   const auto collect = [&](const Seat& seat) {
     known |= seat.now.name == name;
     for (const OutputLog::Line& line : seat.output->lines()) {
-      known |= line.name == name;
-      if (line.name != name || line.number < since || bytes + line.text.size() > kBytesMax) continue;
-      bytes += line.text.size();
-      outcome.names.push_back(line.text);
+      if (line.name == name) lines.push_back(&line);
     }
   };
   for (const auto& [slot, seat] : seats->second) collect(*seat);
   for (const SeatPtr& seat : leaving_) {
     if (seat->now.pool == pool) collect(*seat);
   }
-  if (!known) return refuse(Code::not_found, "there is no replica '" + base::log::printable(name, 80) + "', and none has written under that name of late");
+  if (!known && lines.empty()) {
+    return refuse(Code::not_found, "there is no replica '" + base::log::printable(name, 80) + "', and none has written under that name of late");
+  }
+  std::ranges::sort(lines, {}, &OutputLog::Line::number);
+  Outcome outcome;
+  outcome.next = lines_ + 1;
+  std::size_t bytes = 0;
+  for (const OutputLog::Line* line : lines) {
+    if (line->number < since) continue;
+    bytes += OutputLog::cost(*line);
+    if (bytes > kBytesMax) {
+      outcome.next = line->number;
+      break;
+    }
+    outcome.names.push_back(line->text);
+  }
   return outcome;
 }
 

@@ -30,6 +30,7 @@ static Desired read_desired(const std::string& text) {
   for (const auto& [name, pool] : root.at("pools").items()) {
     DesiredPool& to = desired[name];
     pool.at("configured").get_to(to.configured);
+    to.containers = pool.value("containers", 0U);
     for (const json& slot : pool.at("slots")) {
       DesiredSlot& one = to.slots.emplace_back();
       slot.at("slot").get_to(one.slot);
@@ -71,7 +72,7 @@ bool StateFile::save(const Desired& desired) {
       if (!slot.server.empty()) one["server"] = slot.server;
       if (slot.ttl_ms != 0) one["ttl_ms"] = slot.ttl_ms;
     }
-    pools[name] = {{"configured", pool.configured}, {"slots", slots}};
+    pools[name] = {{"configured", pool.configured}, {"containers", pool.containers}, {"slots", slots}};
   }
   const auto saved = system_->replace_file(directory_ + "/desired.json", json({{"pools", pools}}).dump(1) + "\n", true);
   if (!saved && !failing_)

@@ -27,6 +27,7 @@ struct DesiredSlot {
 
 struct DesiredPool {
   std::uint32_t configured = 0;  // `replicas` of the configuration when this was written
+  std::uint32_t containers = 0;  // and `containers`
   std::vector<DesiredSlot> slots;
 };
 using Desired = std::map<std::string, DesiredPool>;

@@ -279,6 +279,20 @@ def test_reached_by_a_published_port_or_a_socket(begin, reach):
     assert not list((ringmaster.directory / "state/run").iterdir())
 
 
+def test_a_container_cannot_lead_the_engine_to_another_socket(begin):
+    """What it puts in the place of its socket is not followed: it could be Docker's."""
+    ringmaster = begin(wait=False, replicas=1, container="")
+    ringmaster.stop()
+    ringmaster.config.write_text(ringmaster.config.read_text().replace("0.0.0.0:{port}", "unix:{socket}") + 'interval = "100ms"\nkill_after = "60s"\n')
+    ringmaster.start(wait=False)
+    settle(ringmaster)
+    [path] = [pathlib.Path(r["endpoint"].removeprefix("unix:")) for r in ringmaster.replicas()]
+    path.unlink()
+    path.symlink_to("/var/run/docker.sock")
+    answer = ringmaster.get("/_ping", timeout=20)
+    assert answer.status in (502, 503) and "Api-Version" not in answer.headers, answer.text
+
+
 def test_processes_and_containers_in_one_pool(begin, ground):
     ringmaster = begin(replicas=3, extra='command = ["{ringmaster}", "replica", "--listen", "unix:{socket}", "--name", "{name}"]\ncontainers = 1\nweights = [1, 1, 2]',
                        key='policy = "weighted"')

@@ -188,11 +188,25 @@ def test_with_a_time_to_live_it_must_register_again(start, server):
     assert "has not registered again in time" in ringmaster.log
 
 
+def test_a_time_to_live_counts_for_one_that_never_was_ready_and_not_for_a_listed_one(start, server):
+    listed = server()
+    ringmaster = start(S4.replace("[pool.web.register]", f'servers = ["127.0.0.1:{listed.port}"]\n[pool.web.register]'))
+    assert up(ringmaster, f"http://127.0.0.1:{free_port()}", name="absent", ttl=1).status == 200
+    assert up(ringmaster, listed.url, name="listed", ttl=1).status == 200
+    assert ringmaster.rep()["N"] == 2
+    until(lambda: ringmaster.rep()["N"] == 1)
+    time.sleep(1.2)  # longer than the listed one's would have been
+    assert ringmaster.replicas()[0]["origin"] == "server" and ringmaster.get("/home").status == 200
+
+
 def test_a_server_that_moves_keeps_its_name_and_slot(start, server):
     ringmaster = start(S4)
     one, two = server(server_id="1"), server(server_id="2")
     up(ringmaster, one.url, name="one")
     until(lambda: active(ringmaster) == ["one"])
+    refused(up(ringmaster, two.url, name="one"), 409, "belongs to another server, which is well")
+    one.stop(signal.SIGKILL)
+    until(lambda: active(ringmaster) == [])
     assert up(ringmaster, two.url, name="one").status == 200
     until(lambda: [s["url"] for s in servers(ringmaster) if s["active"]] == [two.url])
     assert [(r["slot"], r["name"]) for r in ringmaster.replicas() if r["state"] != "draining"] == [(1, "one")]
@@ -221,6 +235,9 @@ def test_bad_announcements_are_refused_and_change_nothing(start):
         ('{"url": "http://[fe80::1]:80"}', 403, "not in a network"),
         ('{"url": "http://no-such-name.invalid:80"}', 400, ""),
         (json.dumps({"url": f"http://127.0.0.1:{here}"}), 400, "Ringmaster itself"),
+        (json.dumps({"url": f"http://127.3.2.1:{here}"}), 400, "Ringmaster itself"),
+        (json.dumps({"url": f"http://0.0.0.0:{here}"}), 403, "not in a network"),
+        (json.dumps({"url": f"http://[::ffff:127.0.0.1]:{here}"}), 403, "not in a network"),
         (json.dumps({"url": f"http://127.0.0.1:1", "name": "../x"}), 400, "name"),
         (json.dumps({"url": f"http://127.0.0.1:1", "name": 7}), 400, "name"),
         (json.dumps({"url": f"http://127.0.0.1:1", "ttl": -1}), 400, "ttl"),
