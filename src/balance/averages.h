@@ -46,7 +46,7 @@ class Averages {
   static constexpr std::chrono::seconds kFailureCost{1};
   static constexpr double kLatencyDecay = 10;  // seconds
   static constexpr double kPhantomDecay = 1;
-  static constexpr double kLeastPhantom = 0.1;  // of a request
+  static constexpr double kLeastPhantom = 0.1;   // of a request
   static constexpr double kLeastWeight = 0.001;  // of a sample, however fast they come
 
   static double seconds(base::Duration d) { return std::chrono::duration<double>(d).count(); }

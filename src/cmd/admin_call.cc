@@ -44,7 +44,7 @@ std::optional<json> call(const std::string& admin, const std::string& method, co
   json answer = json::parse(response->body, nullptr, false);
   if (response->status >= 300 || answer.is_discarded()) {
     const std::string detail = answer.is_object() ? answer.value("detail", "") : base::log::printable(response->body);
-    std::fprintf(stderr, "ringmaster: refused (%u): %s\n", response->status, detail.c_str());
+    std::fprintf(stderr, "ringmaster: refused (%u)%s%s\n", response->status, detail.empty() ? "" : ": ", detail.c_str());
     return std::nullopt;
   }
   return answer;

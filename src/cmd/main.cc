@@ -64,8 +64,15 @@ void add_server_commands(CLI::App& app, Chosen& chosen) {
                       "sockets (LISTEN_FDS), else 127.0.0.1:$PORT, else 127.0.0.1:8080");
   replica->add_option("--name", options.name, "A name for it");
   replica->add_option("--server-id", options.server_id, "What /home says it is")->envname("SERVER_ID")->capture_default_str();
-  replica->add_option("--register", options.balancer, "Announce itself to this Ringmaster, as http://10.0.0.1:5000, and again while it runs");
-  replica->add_option("--advertise", options.advertise, "The URL under which it announces itself; default: the address towards that Ringmaster");
+  const CLI::Validator url(
+      [](std::string& text) {
+        const std::size_t colon = text.rfind(':');
+        const bool good = text.starts_with("http://") && colon > 4 && text.find_first_of("/?#@ ", 7) == std::string::npos && colon + 1 < text.size();
+        return good ? std::string() : "'" + text + "' must be of the form http://10.0.0.1:5000";
+      },
+      "URL");
+  replica->add_option("--register", options.balancer, "Announce itself to this Ringmaster, as http://10.0.0.1:5000, and again while it runs")->check(url);
+  replica->add_option("--advertise", options.advertise, "The URL under which it announces itself; default: the address towards that Ringmaster")->check(url);
   replica->add_option("--ttl", options.ttl_s, "Seconds after which it is forgotten unless it announces itself again; default: never")
       ->check(CLI::Range(1, 86400));
   replica->add_option("--token", options.token, "The token that the Ringmaster asks for")->envname("RINGMASTER_TOKEN");
@@ -98,7 +105,7 @@ void add_control_commands(CLI::App& app, Chosen& chosen) {
   CLI::App* status = control("status", "Show the pools and their replicas", "ringmaster status", run_status);
   status->add_flag("--json", options.json, "As the admin API gives it");
   status->add_flag("--watch,-w", options.watch, "Again every second, with rates, until Ctrl-C");
-  status->add_flag("--ready", options.ready, "Say nothing, but end with 0 if every pool can serve, else with 1");
+  status->add_flag("--ready", options.ready, "Only end with 0 if every pool can serve, else with 1");
   CLI::App* logs = control("logs", "What a replica has written of late", "ringmaster logs 'Server 1' --follow", run_logs);
   logs->add_option("name", options.replica, "Its name")->required();
   logs->add_option("--pool", options.pool, "The pool; needed when there are several");

@@ -243,8 +243,12 @@ static Async<base::Result<void>> announce_to(io::Loop& loop, const ReplicaOption
   static constexpr std::size_t kAnswerBytesMax = 64 << 10;
   const auto answer = co_await wire::fetch(loop, balancer, request, deadline, kAnswerBytesMax);
   if (!answer) co_return std::unexpected(answer.error());
-  if (answer->status != 200) co_return base::fail(base::Code::denied, base::log::printable(answer->body, 300));
-  co_return base::Result<void>{};
+  if (answer->status == 200) co_return base::Result<void>{};
+  const json told = json::parse(answer->body, nullptr, false);
+  const std::string why = told.is_object() && told.contains("message") && told["message"].is_string()
+                              ? told["message"].get<std::string>()
+                              : "it answered " + std::to_string(answer->status) + ": is this a classic listener, and may servers register with its pool?";
+  co_return base::fail(base::Code::denied, base::log::printable(why, 300));
 }
 
 // The first of its addresses that takes it.

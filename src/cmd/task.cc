@@ -126,8 +126,8 @@ std::string path_of(const TaskOptions& options) { return "/v1/tasks/" + http::pe
 std::optional<json> wait_for(const TaskOptions& options, const std::string& id) {
   static constexpr unsigned kWait = 300;
   while (true) {
-    auto task =
-        call(options.admin, "GET", "/v1/tasks/" + http::percent_encode(id) + "?wait=" + std::to_string(options.wait_s == 0 ? kWait : options.wait_s), nullptr, kWait + 60);
+    auto task = call(options.admin, "GET", "/v1/tasks/" + http::percent_encode(id) + "?wait=" + std::to_string(options.wait_s == 0 ? kWait : options.wait_s),
+                     nullptr, kWait + 60);
     if (!task) return std::nullopt;
     const std::string state = text_of(task->at("state"));
     if (options.wait_s != 0 || (state != "scheduled" && state != "pending" && state != "in_progress")) return task;

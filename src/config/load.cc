@@ -195,7 +195,10 @@ void read_config(const toml::table& root, Config& config, Faults& faults) {
   if (config.state_dir.empty()) faults.add(root.get("state_dir")->source(), "state_dir must name a directory");
   reader.text("engine_user", config.engine_user);
   config.docker = Endpoint::unix_socket("/var/run/docker.sock");
-  reader.parsed("docker", [&](const std::string& text) { return read_endpoint(text, config.docker); });
+  reader.parsed("docker", [&](const std::string& text) -> Result<void> {
+    if (!text.starts_with("unix:/")) return base::fail(Code::invalid, "it must be unix:/path: over TCP the engine could reach it, too");
+    return read_endpoint(text, config.docker);
+  });
   reader.count("workers", config.workers, 0, 256);
   reader.count("connections_max", config.connections_max, 1, 1'000'000);
   reader.count("connections_per_address_max", config.connections_per_address_max, 0, 1'000'000);
@@ -216,11 +219,18 @@ void read_config(const toml::table& root, Config& config, Faults& faults) {
   for (const Pool& pool : config.pools) {
     for (unsigned slot = pool.replicas - pool.containers + 1; slot <= pool.replicas; ++slot) {
       if (names.insert(pool.initial_name(slot)).second) continue;
-      faults.add(root.get("pool")->source(), "two containers would be called '" + pool.initial_name(slot) + "': give those of pool '" + pool.name + "' names = […]");
+      faults.add(root.get("pool")->source(),
+                 "two containers would be called '" + pool.initial_name(slot) + "': give those of pool '" + pool.name + "' names = […]");
     }
   }
   if (config.pools.empty()) faults.add(root.source(), "there is no pool: write one as [pool.web] with a command");
   read_listeners(reader, root, config, faults);
+  for (const Pool& pool : config.pools) {
+    const bool classic = std::ranges::any_of(config.listeners, [&](const Listener& listener) { return listener.classic && listener.pool == pool.name; });
+    if (pool.registration.allowed && !classic) {
+      faults.add(root.get("pool")->source(), "servers cannot register with pool '" + pool.name + "': no listener with classic = true has it");
+    }
+  }
   read_routes(reader, config, faults);
   with_table(reader, "access_log", [&](const toml::table& table) { read_access_log(table, config.access_log, faults); });
   with_table(reader, "trace", [&](const toml::table& table) { read_trace(table, config.trace, faults); });

@@ -122,7 +122,9 @@ void check_server(const toml::table& table, const std::string& text, Faults& fau
   const char* end = text.data() + text.size();
   const bool has_port = colon != std::string::npos && std::from_chars(text.data() + colon + 1, end, port).ptr == end && port >= 1 && port <= 65535;
   const auto address = base::Endpoint::parse(text);
-  const bool is_name = !text.contains('[') && base::is_replica_name(text.substr(0, colon)) && !text.contains(' ');
+  const std::string host = text.substr(0, colon);
+  // What has only digits and dots is an address, or nothing.
+  const bool is_name = !text.contains('[') && base::is_replica_name(host) && !text.contains(' ') && host.find_first_not_of("0123456789.") != std::string::npos;
   if (has_port && (is_name || address)) return;
   faults.add(table.get("servers")->source(), "'" + text + "' is no server: write 10.0.0.7:80, [fd00::7]:80 or name:80");
 }
@@ -133,6 +135,9 @@ void read_kinds(Reader& reader, const toml::table& table, Pool& pool, Faults& fa
   with_table(reader, "container", [&](const toml::table& container) { read_container(container, pool, faults); });
   reader.texts("servers", pool.servers);
   for (const std::string& server : pool.servers) check_server(table, server, faults);
+  if (std::set<std::string>(pool.servers.begin(), pool.servers.end()).size() < pool.servers.size()) {
+    faults.add(table.get("servers")->source(), "a server is listed twice");
+  }
   with_table(reader, "register", [&](const toml::table& registration) { read_registration(registration, pool, faults); });
   if (table.contains("container") && pool.container.image.empty()) faults.add(table.get("container")->source(), "there is no image to make containers of");
   if (!pool.command.empty() && pool.command[0].empty()) faults.add(table.get("command")->source(), "the command is empty");

@@ -133,7 +133,7 @@ TEST(Routes, HaveTheirFaultsNamed) {
 
 TEST(Sources, HaveTheirFaultsNamed) {
   const auto first = [&](const std::string& pool) {
-    const auto parsed = parse("t", "[[listener]]\naddress = \"127.0.0.1:1\"\npool = \"web\"\n[pool.web]\n" + pool);
+    const auto parsed = parse("t", "[[listener]]\naddress = \"127.0.0.1:1\"\npool = \"web\"\nclassic = true\n[pool.web]\n" + pool);
     const auto* faults = std::get_if<std::vector<Fault>>(&parsed);
     return faults == nullptr ? std::string() : faults->front().message;
   };

@@ -12,8 +12,10 @@ using nlohmann::json;
 const ContainerHost kHost{"abc", "/s/run", "1000:1000"};
 
 config::Config config_with(const std::string& container) {
-  auto parsed = config::parse("t", "[[listener]]\naddress = \"127.0.0.1:1\"\npool = \"web\"\n[pool.web]\nimage = \"shop:17\"\n"
-                                   "environment = {A = \"1\", PORT = \"99\"}\n[pool.web.container]\n" + container);
+  auto parsed = config::parse("t",
+                              "[[listener]]\naddress = \"127.0.0.1:1\"\npool = \"web\"\n[pool.web]\nimage = \"shop:17\"\n"
+                              "environment = {A = \"1\", PORT = \"99\"}\n[pool.web.container]\n" +
+                                  container);
   return std::get<config::Config>(parsed);
 }
 
@@ -51,7 +53,8 @@ TEST(ContainerSpec, MountsTheFolderOfTheSocketOfThisEpochAlone) {
 }
 
 TEST(ContainerSpec, TakesMountsLimitsAndAPublishedPort) {
-  const json host = spec_of(config_with("mounts = [\"data:/data\", \"/etc/x:/x:ro\"]\nmemory = \"64MiB\"\ncpus = 0.5\nreach = \"published\"\n")).at("HostConfig");
+  const json host =
+      spec_of(config_with("mounts = [\"data:/data\", \"/etc/x:/x:ro\"]\nmemory = \"64MiB\"\ncpus = 0.5\nreach = \"published\"\n")).at("HostConfig");
   EXPECT_EQ(host.at("Mounts")[0].at("Type"), "volume");
   EXPECT_EQ(host.at("Mounts")[1], json({{"Type", "bind"}, {"Source", "/etc/x"}, {"Target", "/x"}, {"ReadOnly", true}}));
   EXPECT_EQ(host.at("Memory"), 64 << 20);

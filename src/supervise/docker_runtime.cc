@@ -84,7 +84,8 @@ Async<void> DockerRuntime::follow() {
 Async<Result<void>> DockerRuntime::serve() {
   const auto spoken = co_await api_.negotiate();
   if (!spoken) co_return std::unexpected(spoken.error());
-  const json wanted = {{"type", {"container"}}, {"event", {"die", "oom", "destroy"}}, {"label", {std::string(label::kInstance) + "=" + host_.instance}}};
+  // All events of ours, not only those we need: older Podmans know other names for them, and filter by none of both.
+  const json wanted = {{"type", {"container"}}, {"label", {std::string(label::kInstance) + "=" + host_.instance}}};
   const std::string path = "/events?filters=" + http::percent_encode(wanted.dump());
   // Before the list is asked for: what ends after that is told by an event.
   const auto events = co_await api_.open("GET", path);
@@ -134,9 +135,11 @@ void DockerRuntime::on_event(const json& event) {
   const ContainerPtr container = found->second;
   const std::string action = text_at(event, "Action");
   if (action == "oom") container->out_of_memory = true;
-  if (action == "destroy") ended(container, "was removed");
-  if (action == "die") {
-    const std::string how = describe_exit(text_at(member(actor, "Attributes"), "exitCode"));
+  if (action == "destroy" || action == "remove") ended(container, "was removed");
+  if (action == "die" || action == "died") {
+    const json attributes = member(actor, "Attributes");
+    const std::string code = text_at(attributes, "exitCode");
+    const std::string how = describe_exit(code.empty() ? text_at(attributes, "containerExitCode") : code);
     ended(container, how + (container->out_of_memory ? ": it needed more memory than it may have" : ""));
   }
 }
@@ -373,6 +376,15 @@ Async<Result<void>> DockerRuntime::clear_name(const Launch& launch) {
   co_return Result<void>{};
 }
 
+// Whether we are one of these, by id: a container's host name is the beginning of its id.
+bool DockerRuntime::is_in(const json& containers) const {
+  const auto file = loop_.system().read_file("/etc/hostname");
+  const std::string name = file ? file->substr(0, file->find('\n')) : "";
+  static constexpr std::size_t kIdBytes = 12;
+  if (name.size() < kIdBytes || !containers.is_object()) return false;
+  return std::ranges::any_of(containers.items(), [&](const auto& one) { return one.key().starts_with(name); });
+}
+
 Async<Result<void>> DockerRuntime::have_network(const std::string& network) {
   while (making_network_) {
     const Code woken = co_await network_made_.wait(loop_);
@@ -390,9 +402,15 @@ Async<Result<void>> DockerRuntime::make_network(const std::string& network) {
   const auto there = co_await api_.call("GET", path);
   if (!there) co_return std::unexpected(there.error());
   if (there->good()) {
-    const std::string owner = text_at(member(there->body, "Labels"), label::kInstance);
-    if (owner.empty() || owner == host_.instance) co_return Result<void>{};
-    co_return base::fail(Code::exists, "the network '" + network + "' belongs to another Ringmaster: name another one in [pool.X.container]");
+    const json labels = member(there->body, "Labels");
+    const std::string owner = text_at(labels, label::kInstance);
+    if (!owner.empty() && owner != host_.instance) {
+      co_return base::fail(Code::exists, "the network '" + network + "' belongs to another Ringmaster: name another one in [pool.X.container]");
+    }
+    // A network of docker-compose is right if we are in it ourselves.
+    const std::string project = text_at(labels, "com.docker.compose.project");
+    if (project.empty() || is_in(member(there->body, "Containers"))) co_return Result<void>{};
+    co_return base::fail(Code::exists, "the network '" + network + "' belongs to the project '" + project + "': name another one in [pool.X.container]");
   }
   const json wanted = {{"Name", network}, {"Driver", "bridge"}, {"CheckDuplicate", true}, {"Labels", {{label::kInstance, host_.instance}}}};
   const auto made = co_await api_.call("POST", "/networks/create", wanted);
@@ -565,6 +583,7 @@ Async<void> DockerRuntime::kill(ContainerPtr container) {
   while (!container->ended) {
     const auto answer = co_await api_.call("POST", path, nullptr, patience());
     if (answer && answer->status == 404) ended(container, "is gone");
+    if (answer && answer->status == 409) ended(container, "has ended");  // it does not run, though no event has said so
     if (stopping_ && ++in_vain == 3) ended(container, "is left running, as Docker does not end it");
     co_await container->end.wait(loop_, loop_.now() + 1s);
   }

@@ -78,6 +78,7 @@ class DockerRuntime final : public Runtime {
   io::Async<base::Result<std::string>> create(std::shared_ptr<Making> making, const Launch& launch);
   io::Async<base::Result<void>> clear_name(const Launch& launch);
   io::Async<base::Result<void>> have_network(const std::string& network);
+  bool is_in(const nlohmann::json& containers) const;
   io::Async<base::Result<void>> make_network(const std::string& network);
   io::Async<base::Result<void>> have_image(const std::string& image);
   io::Async<void> pull(std::string image, std::shared_ptr<Pull> pull);
@@ -100,7 +101,7 @@ class DockerRuntime final : public Runtime {
   std::string ours_;  // the filter for our containers, encoded
   bool connected_ = false;
   io::Signal connected_signal_;
-  std::string complaint_;  // as last logged
+  std::string complaint_;                 // as last logged
   std::map<Place, std::string> waiting_;  // names of those whose start waits for the connection
   std::map<Place, Found> found_;
   std::map<std::string, ContainerPtr> containers_;  // by id; those that have not ended

@@ -152,6 +152,8 @@ bool Fleet::complain(Seat& seat, const base::Error& error) {
   const std::string complaint = base::describe(error);
   if (complaint != seat.complaint) base::log::error("{} (slot {}) cannot be started: {}", seat.now.name, seat.now.slot, complaint);
   seat.complaint = complaint;
+  seat.name_taken = error.code == Code::exists;
+  news_.notify();
   announce(seat, State::starting);
   seat.now.exited = true;
   announce(seat, State::stopped);
@@ -174,13 +176,14 @@ Async<bool> Fleet::launch(Seat& seat, std::unique_ptr<Running>& running) {
   seat.launched = loop_.now();
   seat.said_late = false;
   if (seat.now.origin == Origin::container) announce(seat, State::starting);  // that takes a while
-  save();  // before the start: an epoch is never used twice, even if this is our last moment
+  save();                                                                     // before the start: an epoch is never used twice, even if this is our last moment
   Launch what{*seat.pool, seat.now.slot, seat.now.epoch, seat.now.name, seat.server, output_of(seat)};
   auto started = co_await io::race(loop_, runtimes_.of(seat.now.origin).start(std::move(what)), until_leaving(seat));
   if (!started.a && seat.leaving) co_return false;
   if (!started.a) co_return complain(seat, started.a.error());
   running = std::move(*started.a);
   seat.complaint.clear();
+  seat.ran = true;
   seat.now.endpoint = running->endpoint();
   seat.now.pid = running->pid();
   seat.now.container = running->container();
@@ -254,7 +257,8 @@ Duration Fleet::next_epoch(Seat& seat) {
   if (was_ready >= 10s) seat.back_off = Duration::zero();
   seat.early_deaths = was_ready >= 500ms ? 0 : seat.early_deaths + 1;
   seat.now.epoch = take_epoch(seat.now.pool, seat.now.slot);
-  seat.now.name = free_name(pools_[seat.now.pool]);
+  if (seat.ran || seat.name_taken) seat.now.name = free_name(pools_[seat.now.pool]);  // what never ran has not died
+  seat.ran = seat.name_taken = false;
   seat.now.pid = 0;
   seat.now.container.clear();
   seat.now.healthy = false;

@@ -76,7 +76,9 @@ class Fleet {
     base::Time unhealthy_since = base::kNever;
     unsigned early_deaths = 0;
     base::Duration back_off{};
-    std::string complaint;  // why it could not be started, as last logged
+    bool ran = false;         // in this epoch
+    bool name_taken = false;  // by somebody else, outside of the pool
+    std::string complaint;    // why it could not be started, as last logged
     std::shared_ptr<OutputLog> output = std::make_shared<OutputLog>();
     // Of servers that run without us:
     base::Endpoint server;

@@ -67,13 +67,17 @@ Async<std::string> Fleet::await_ready(const std::vector<Added>& added, Duration 
   const base::Time deadline = loop_.now() + time_max;
   while (true) {
     std::string missing;
+    bool hopeless = false;
     for (const Added& one : added) {
-      if (one.seat->now.healthy) continue;
+      // A name that somebody else has will not become free by waiting; what sits there under another was not asked for.
+      const bool renamed = one.seat->name_taken || (one.seat->now.name != one.name && !one.seat->complaint.empty());
+      hopeless |= renamed;
+      if (one.seat->now.healthy && !renamed) continue;
       missing += (missing.empty() ? "" : ", ") + one.name;
       const std::string why = one.seat->complaint.empty() ? runtimes_.of(one.seat->now.origin).trouble() : one.seat->complaint;
       if (!why.empty()) missing += " (" + why + ")";
     }
-    if (missing.empty() || stopping_) co_return missing;
+    if (missing.empty() || hopeless || stopping_) co_return missing;
     const Code woken = co_await news_.wait(loop_, deadline);
     if (woken != Code::ok) co_return missing;
   }

@@ -16,7 +16,7 @@ import time
 import pytest
 import test_classic_api
 from conftest import BINARY, HEALTH, SLOW, Ringmaster, call, until
-from docker_engine import TAG, Playground, build_image, docker, needs_docker, pool
+from docker_engine import TAG, OwnEngine, Playground, build_image, docker, needs_docker, pool
 from test_availability import Wrk
 
 pytestmark = needs_docker
@@ -167,20 +167,20 @@ def test_no_request_fails_while_containers_are_killed(ringmaster):
                             stdout=subprocess.PIPE, text=True)
     times = []
     for _ in range(kills):
-        began = time.monotonic()
         victim = rng.choice([r for r in ringmaster.replicas() if r["state"] == "ready"])
         docker("kill", victim["name"])
+        began = time.monotonic()
         until(lambda: (now := serving(ringmaster, victim["slot"])) and now["epoch"] > victim["epoch"] and now["name"] != victim["name"], 20)
         times.append(time.monotonic() - began)
         assert ringmaster.rep()["N"] == 3
         time.sleep(max(0.0, 3 - (time.monotonic() - began)))
-    text = load.communicate(timeout=60)[0]
+    text = load.communicate(timeout=60 * SLOW)[0]
     counted = re.search(r"requests: \d+ total, \d+ started, (\d+) done, \d+ succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", text)
     statuses = re.search(r"status codes: \d+ 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", text)
     requests, bad = int(counted.group(1)), [int(n) for n in (*counted.groups()[1:], *statuses.groups())]
     print(f"\n{kills} times docker kill at 70 % of {rate:.0f} requests/s: {requests} requests, {sum(bad)} failed; "
           f"slot serves again after {1000 * statistics.median(times):.0f} ms (median), {1000 * max(times):.0f} ms (max)")
-    assert sum(bad) == 0 and requests > 1000 / SLOW, text
+    assert sum(bad) == 0 and requests > 0.8 * 0.7 * rate * 3 * kills, text
     assert statistics.median(times) < 1 * SLOW
     assert sorted(r["slot"] for r in ringmaster.replicas()) == [1, 2, 3]
 
@@ -202,7 +202,7 @@ def test_docker_stop_and_rm_are_deaths_like_others(ringmaster, ground):
 
 
 def test_too_much_memory_is_named_in_the_log(begin):
-    eater = 'command = ["-c", "sleep 1; tail /dev/zero"]'
+    eater = 'command = ["-c", "sleep 1; head -c 256M /dev/zero | tail"]'
     # The image's entry point is the program: a shell has to be asked for by another image.
     docker("build", "-q", "-t", TAG + "-shell", "-", input=f'FROM {TAG}\nENTRYPOINT ["/bin/sh"]\n')
     ringmaster = begin(wait=False, replicas=1, container='memory = "16MiB"\n')
@@ -240,6 +240,26 @@ def test_a_killed_masters_containers_are_taken_over(begin, ground):
     docker("rm", "-f", foreign)
 
 
+def test_of_two_that_shared_a_name_the_one_that_stays_is_taken_over(begin, ground):
+    """/rm, /add of the same name while the old one drains, and the master dies: the old one goes, the new one stays."""
+    ringmaster = begin(replicas=1, extra='drain = "60s"')
+    address = ringmaster.traffic[0]
+    slow = threading.Thread(target=lambda: subprocess.run(["curl", "-s", "-m", "30", "http://%s:%d/sleep/20000" % address], capture_output=True), daemon=True)
+    slow.start()
+    until(lambda: ringmaster.replicas()[0]["in_flight"] == 1)
+    assert ringmaster.call("DELETE", "/rm", '{"n":1,"hostnames":["Server1"]}').json["message"]["N"] == 0
+    assert ringmaster.call("POST", "/add", '{"n":1,"hostnames":["Server1"]}').status == 200
+    names = set(ground.containers())
+    assert "Server1" in names and any(name.startswith("Server1.old-") for name in names)
+    new = ground.containers()["Server1"]["Id"]
+    ringmaster.process.kill()
+    ringmaster.process.wait()
+    ringmaster.start(wait=False)
+    settle(ringmaster)
+    until(lambda: {name: one["Id"] for name, one in ground.containers(running=False).items()} == {"Server1": new}, 20)
+    assert ringmaster.get("/home").status == 200
+
+
 def test_nothing_is_left_at_the_end(begin, ground):
     ringmaster = begin()
     assert docker("network", "ls", "-q", "--filter", f"name={ground.network}")
@@ -253,8 +273,9 @@ def test_a_network_that_is_removed_is_made_again(begin, ground):
     for name in ("Server1", "Server2"):
         docker("network", "disconnect", "-f", ground.network, name)
     docker("network", "rm", ground.network)
+    before = max(r["epoch"] for r in ringmaster.replicas())
     docker("kill", "Server1", "Server2")
-    until(lambda: ringmaster.pool()["ready"] == 2, 30)
+    until(lambda: all(r["epoch"] > before and r["state"] == "ready" for r in ringmaster.replicas()), 30)
     assert ringmaster.get("/home").status == 200
 
 
@@ -308,8 +329,7 @@ def test_output_and_logs(begin):
     ringmaster.config.write_text(text)  # it will complain, on its standard error
     ringmaster.start(wait=False)
     settle(ringmaster)
-    shown = until(lambda: ringmaster.cli("logs", "Server1").stdout)
-    assert "cannot register with http://127.0.0.1:1" in shown
+    until(lambda: "cannot register with http://127.0.0.1:1" in ringmaster.cli("logs", "Server1").stdout)
     assert "[Server1]" in ringmaster.log
 
 
@@ -323,21 +343,21 @@ def says(ringmaster, line):
 def test_an_image_that_is_not_there(begin):
     ringmaster = begin()
     ringmaster.stop()
-    ringmaster.config.write_text(ringmaster.config.read_text().replace(f'image = "{TAG}"', 'image = "no-such-image-anywhere:1"'))
+    ringmaster.config.write_text(ringmaster.config.read_text().replace(f'image = "{TAG}"', 'image = "127.0.0.1:1/no-such-image:1"'))
     ringmaster.start(wait=False)
-    says(ringmaster, "the image 'no-such-image-anywhere:1' is not here, and cannot be pulled: ")
+    says(ringmaster, "the image '127.0.0.1:1/no-such-image:1' is not here, and cannot be pulled: ")
     assert ringmaster.log.count("is not here, and cannot be pulled") <= 6  # of three servers: not at every try
 
 
 def test_a_name_that_a_foreign_container_has(begin, ground):
-    foreign = docker("run", "-d", "--name", "Server2", TAG, "replica")
+    foreign = docker("run", "-d", "--network", "none", "--name", "Server2", TAG, "replica")
     try:
         ringmaster = begin()
         says(ringmaster, "the name 'Server2' is taken by a container that is not ours")
         assert ringmaster.rep()["N"] == 3 and "Server2" not in ringmaster.rep()["replicas"]  # the slot is served under another name
         answer = ringmaster.call("POST", "/add", '{"n":1,"hostnames":["Server2"]}')
-        assert docker("inspect", "-f", "{{.State.Running}}", foreign) == "true"
-        assert answer.status in (200, 500)
+        assert answer.status == 500 and "did not become ready: Server2 (the name 'Server2' is taken by a container that is not ours)" in answer.text
+        assert ringmaster.rep()["N"] == 3 and docker("inspect", "-f", "{{.State.Running}}", foreign) == "true"
     finally:
         docker("rm", "-f", foreign)
 
@@ -379,7 +399,7 @@ def test_no_socket_no_permission_too_old_and_back(ground, start, directory):
             pass
 
     with socketserver.ThreadingUnixStreamServer(str(socket_path), Old) as old:
-        threading.Thread(target=old.serve_forever).start()
+        threading.Thread(target=old.serve_forever, daemon=True).start()
         says(ringmaster, "Docker's API is too old: version 1.39; 1.40 is needed")
         old.shutdown()
     socket_path.unlink()
@@ -387,3 +407,65 @@ def test_no_socket_no_permission_too_old_and_back(ground, start, directory):
     until(lambda: (ringmaster.directory / "state/addresses.json").exists())
     settle(ringmaster)  # it is there again: no restart was needed
     assert ringmaster.log.count("nobody listens at Docker's socket") == 1
+
+
+# --- an engine of our own: it is stopped, and its disk is full ---
+
+OWN = pytest.mark.skipif(os.geteuid() != 0 or shutil.which("dockerd") is None, reason="SKIPPED: a second Docker engine needs root and dockerd")
+PROCESSES = """
+[[listener]]
+address = "127.0.0.1:0"
+pool = "steady"
+[pool.steady]
+command = ["{ringmaster}", "replica", "--listen", "unix:{socket}"]
+health = {path = "/heartbeat"}
+"""
+
+
+@pytest.fixture
+def engine(directory):
+    made = OwnEngine(directory)
+    yield made
+    made.end()
+
+
+@OWN
+def test_docker_itself_is_stopped_and_started_again(engine, ground, start):
+    config = pool(ground.network).replace("0.0.0.0:{port}", "unix:{socket}")
+    ringmaster = start(f'docker = "unix:{engine.home}/d.sock"\n' + config + PROCESSES, wait=False)
+    settle(ringmaster)
+    before = {r["slot"]: r["epoch"] for r in ringmaster.replicas()}
+    foreign = engine.run("run", "-d", "--network", "none", "--restart", "always", TAG, "replica").stdout.strip()
+    engine.stop()  # its containers end with it
+    until(lambda: "nobody listens at Docker's socket" in ringmaster.log, 20)
+    assert ringmaster.get("/home", listener=1).status == 200
+    engine.start()
+    until(lambda: all(r["state"] == "ready" and r["epoch"] > before[r["slot"]] for r in ringmaster.replicas()), 60)
+    assert ringmaster.get("/home").status == 200 and "connected to Docker again" in ringmaster.log
+    left = engine.run("ps", "-aq", "--no-trunc").stdout.split()
+    assert len(left) == 4 and foreign in left
+    engine.run("rm", "-f", foreign)
+    ringmaster.stop()
+    assert not engine.run("ps", "-aq").stdout
+
+
+@OWN
+def test_a_disk_that_is_full_of_images(engine, ground, start):
+    filler = engine.home / "data/filler"
+    with open(filler, "wb") as file:
+        try:
+            while True:
+                file.write(bytes(1 << 20))
+        except OSError:
+            pass
+    config = pool(ground.network).replace("0.0.0.0:{port}", "unix:{socket}")
+    ringmaster = start(f'docker = "unix:{engine.home}/d.sock"\n' + config + PROCESSES, wait=False)
+    says(ringmaster, "no space left on device")
+    until(lambda: (ringmaster.directory / "state/addresses.json").exists())
+    found = json.loads((ringmaster.directory / "state/addresses.json").read_text())
+    steady = found["listeners"][1].rsplit(":", 1)
+    until(lambda: call((steady[0], int(steady[1])), "GET", "/home").status == 200)
+    filler.unlink()
+    settle(ringmaster)  # there is room again: no restart was needed
+    assert ringmaster.rep() == {"N": 3, "replicas": ["Server1", "Server2", "Server3"]}
+    ringmaster.stop()

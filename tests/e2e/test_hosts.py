@@ -93,7 +93,7 @@ class Load:
 
     def __init__(self, balancer, threads=12):
         self.balancer, self.results, self.running = balancer, [], True
-        self.threads = [threading.Thread(target=self.work, args=(i,)) for i in range(threads)]
+        self.threads = [threading.Thread(target=self.work, args=(i,), daemon=True) for i in range(threads)]
         for thread in self.threads:
             thread.start()
 
@@ -120,7 +120,7 @@ class Load:
         gets = [status for method, status, _ in self.results if method == "GET"]
         posts = [status for method, status, _ in self.results if method == "POST"]
         assert set(gets) == {200}, {s: gets.count(s) for s in set(gets)}
-        assert set(posts) <= {200, 502, 504}, {s: posts.count(s) for s in set(posts)}
+        assert set(posts) <= {200, 502}, {s: posts.count(s) for s in set(posts)}
         return len(gets), len(posts), len([s for s in posts if s != 200]), max(took for _, _, took in self.results)
 
 
@@ -133,13 +133,16 @@ def out_within(balancer, names, seconds):
 def disturb(balancer, break_it, mend_it, seconds=3):
     """Under load: something breaks, the server is out in time; it is mended, and the server is back."""
     load = Load(balancer)
-    time.sleep(0.5)
-    break_it()
-    took = out_within(balancer, ["Server 1"], seconds)
-    time.sleep(0.5)
-    if mend_it:
-        mend_it()
-        until(lambda: balancer.active() == ["Server 1", "Server 2"], 30)
+    try:
+        time.sleep(0.5)
+        break_it()
+        took = out_within(balancer, ["Server 1"], seconds)
+        time.sleep(0.5)
+        if mend_it:
+            mend_it()
+            until(lambda: balancer.active() == ["Server 1", "Server 2"], 30)
+    finally:
+        load.running = False
     gets, posts, failed, longest = load.stop()
     print(f"\nout after {took:.2f} s; {gets} GETs answered, of {posts} POSTs {failed} got an error; the slowest took {longest:.2f} s")
     assert gets > 50 / SLOW
