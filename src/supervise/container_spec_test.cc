@@ -9,7 +9,7 @@ namespace {
 
 using nlohmann::json;
 
-const ContainerHost kHost{"abc", "/s/run", "1000:1000"};
+const ContainerHost test_host{"abc", "/s/run", "1000:1000"};
 
 config::Config config_with(const std::string& container) {
   auto parsed = config::parse("t",
@@ -19,7 +19,7 @@ config::Config config_with(const std::string& container) {
   return std::get<config::Config>(parsed);
 }
 
-json spec_of(const config::Config& config) { return container_spec(kHost, {config.pools[0], 2, 7, "Shop-2", {}, {}}); }
+json spec_of(const config::Config& config) { return container_spec(test_host, {config.pools[0], 2, 7, "Shop-2", {}, {}}); }
 
 TEST(ContainerSpec, GivesNoRightsUnlessTheConfigurationDoes) {
   const json host = spec_of(config_with("")).at("HostConfig");
@@ -49,7 +49,7 @@ TEST(ContainerSpec, MountsTheFolderOfTheSocketOfThisEpochAlone) {
   const json mount = {{"Type", "bind"}, {"Source", "/s/run/web.2.7"}, {"Target", "/run/ringmaster"}, {"ReadOnly", false}};
   EXPECT_EQ(spec.at("HostConfig").at("Mounts"), json::array({mount}));
   EXPECT_EQ(spec.at("User"), "1000:1000");  // the engine's, so that it may connect
-  EXPECT_EQ(base::to_string(socket_endpoint(kHost, {config.pools[0], 2, 7, "Shop-2", {}, {}})), "unix:/s/run/web.2.7/s");
+  EXPECT_EQ(base::to_string(socket_endpoint(test_host, {config.pools[0], 2, 7, "Shop-2", {}, {}})), "unix:/s/run/web.2.7/s");
 }
 
 TEST(ContainerSpec, TakesMountsLimitsAndAPublishedPort) {
@@ -63,7 +63,7 @@ TEST(ContainerSpec, TakesMountsLimitsAndAPublishedPort) {
 }
 
 TEST(ContainerSpec, IsAnotherConfigurationWhenASettingChangesAndOnlyThen) {
-  const auto hash = [](const std::string& container) { return container_config(kHost, config_with(container).pools[0]); };
+  const auto hash = [](const std::string& container) { return container_config(test_host, config_with(container).pools[0]); };
   EXPECT_EQ(hash("port = 1\n"), hash("port = 1\n"));
   EXPECT_NE(hash("port = 1\n"), hash("port = 2\n"));
   EXPECT_NE(hash(""), hash("user = \"5\"\n"));

@@ -92,7 +92,7 @@ Result<std::string> StateFile::instance(base::Random& random) {
   const std::string path = directory_ + "/instance";
   const auto known = system_->read_file(path);
   if (known && base::is_pool_name(*known)) return *known;
-  const std::string made = base::random_replica_name(random).substr(std::string_view("Server-").size()) + base::random_replica_name(random).substr(7);
+  std::string made = base::random_replica_name(random).substr(std::string_view("Server-").size()) + base::random_replica_name(random).substr(7);
   if (auto written = system_->replace_file(path, made, true); !written) return std::unexpected(written.error());
   return made;
 }
