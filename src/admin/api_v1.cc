@@ -166,7 +166,12 @@ Async<void> ApiV1::output(wire::Exchange& exchange, std::string pool) {
   command.act = Act::output;
   command.pool = std::move(pool);
   const std::string_view query = exchange.request().query;
-  command.names.push_back(query_value(query, "name").value_or(""));
+  const auto name = query_value(query, "name");
+  if (!name) {
+    co_await wire::reply_error(exchange, *this, 400, "name is missing: whose output?");
+    co_return;
+  }
+  command.names.push_back(*name);
   const std::string since = query_value(query, "since").value_or("0");
   const char* end = since.data() + since.size();
   if (const auto read = std::from_chars(since.data(), end, command.since); read.ec != std::errc{} || read.ptr != end) {

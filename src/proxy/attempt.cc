@@ -75,8 +75,11 @@ Async<std::optional<Failure>> Attempt::connect() {
 }
 
 // A kept connection that its server ended just now says nothing of the server: the request is tried on a new one (RFC 9112
-// section 9.3.1), if doing it twice does no harm.
+// section 9.3.1), if doing it twice does no harm. That needs no budget: a connection is kept after a good answer only, so there
+// cannot be more of these tries than there were good answers. One that breaks later has fallen silent, and so has its server.
 bool Attempt::is_stale(const Failure& failure) const {
+  static constexpr base::Duration kJustNow = std::chrono::seconds(1);
+  if (balancer_.loop_.now() - began_ > kJustNow) return false;
   const bool ended = failure.error.code == Code::closed || failure.error.code == Code::reset;
   if (!reused_ || !ended || failure.progress == Progress::answering || streamed_ || upload_.client_error) return false;
   return failure.progress == Progress::nothing_sent || http::is_idempotent(exchange_.request().method);
@@ -111,7 +114,7 @@ Async<std::optional<Failure>> Attempt::begin(bool alone) {
     } else {
       failure = Failure{{sent.error().code, Source::replica, {}}, write.written() > 0 ? Progress::sent : Progress::nothing_sent};
     }
-    if (!failure || !is_stale(*failure) || !pool_.budget.spend(balancer_.loop_.now())) co_return failure;
+    if (!failure || !is_stale(*failure)) co_return failure;
     active_.reset();
     connection_.reset();
     reused_ = false;

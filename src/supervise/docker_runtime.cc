@@ -17,6 +17,17 @@ using io::Async;
 using nlohmann::json;
 using namespace std::chrono_literals;
 
+static std::string text_at(const json& object, const char* key) {
+  const auto found = object.is_object() ? object.find(key) : object.end();
+  return object.is_object() && found != object.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+// Null where there is none.
+static json member(const json& object, const std::string& key) {
+  const auto found = object.is_object() ? object.find(key) : object.end();
+  return object.is_object() && found != object.end() ? *found : json();
+}
+
 // One of them as the fleet sees it. When it goes, so does what is left of the container.
 class RunningContainer final : public Running {
  public:
@@ -58,7 +69,7 @@ Async<void> DockerRuntime::stop() {
   const auto networks = co_await api_.call("GET", "/networks?filters=" + ours_, nullptr, 5s);
   if (!networks || !networks->body.is_array()) co_return;
   for (const json& network : networks->body) {
-    const std::string path = "/networks/" + network.value("Id", "");
+    const std::string path = "/networks/" + text_at(network, "Id");
     co_await api_.call("DELETE", path, nullptr, 5s);
   }
 }
@@ -110,17 +121,6 @@ Async<Result<void>> DockerRuntime::serve() {
       if (event.is_object()) on_event(event);
     }
   }
-}
-
-static std::string text_at(const json& object, const char* key) {
-  const auto found = object.is_object() ? object.find(key) : object.end();
-  return object.is_object() && found != object.end() && found->is_string() ? found->get<std::string>() : "";
-}
-
-// Null where there is none.
-static json member(const json& object, const std::string& key) {
-  const auto found = object.is_object() ? object.find(key) : object.end();
-  return object.is_object() && found != object.end() ? *found : json();
 }
 
 static std::string describe_exit(const std::string& code) {
@@ -239,7 +239,10 @@ Async<bool> DockerRuntime::until_connected(const Launch& launch) {
 Async<Result<std::unique_ptr<Running>>> DockerRuntime::start(Launch launch) {
   const bool connected = co_await until_connected(launch);
   if (!connected) co_return base::fail(Code::cancelled);
-  if (auto left = found_.extract({launch.pool.name, launch.slot}); !left.empty()) {
+  auto left = found_.extract({launch.pool.name, launch.slot});
+  if (!left.empty() && left.mapped().name != launch.name) {  // whoever was to have it does not come any more
+    working_.spawn(remove_stray(left.mapped().id, left.mapped().name, socket_folder(host_, launch.pool.name, launch.slot, left.mapped().epoch)));
+  } else if (!left.empty()) {
     auto taken = co_await take_over(launch, left.mapped());
     if (taken || taken.error().code == Code::cancelled) co_return taken;
   }

@@ -15,17 +15,18 @@ def run(*arguments, check=True):
 
 
 def works():
-    if os.geteuid() != 0 or shutil.which("ip") is None:
+    if os.geteuid() != 0 or shutil.which("ip") is None or shutil.which("iptables") is None:
         return False
     name = f"rmtry{os.getpid()}"
     if run("ip", "netns", "add", name, check=False).returncode != 0:
         return False
     good = run("ip", "-n", name, "link", "add", "name", "try0", "type", "veth", "peer", "name", "try1", check=False).returncode == 0
+    good = good and run("ip", "netns", "exec", name, "iptables", "-L", "-n", check=False).returncode == 0
     run("ip", "netns", "del", name, check=False)
     return good
 
 
-needs_hosts = pytest.mark.skipif(not works(), reason="SKIPPED: network namespaces need root and iproute2")
+needs_hosts = pytest.mark.skipif(not works(), reason="SKIPPED: network namespaces need root, iproute2 and iptables")
 
 
 class Host:
