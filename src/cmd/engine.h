@@ -17,11 +17,11 @@ namespace ringmaster::cmd {
 // A thread of the data plane: its balancer and its listeners' servers live on its loop.
 struct Worker {
   std::size_t number = 0;
-  std::unique_ptr<io::LoopThread> thread;
   std::vector<int> listeners;  // not yet listened to: that begins with the first view
   std::unique_ptr<proxy::Balancer> balancer;
   std::vector<std::unique_ptr<wire::Handler>> handlers;
   std::vector<std::unique_ptr<wire::Server>> servers;
+  std::unique_ptr<io::LoopThread> thread;  // last, so that it has ended before the others go: calls posted late look at them
 };
 
 class Engine {
