@@ -223,7 +223,7 @@ json ApiV1::pool(const config::Pool& settings, bool with_ring) const {
                         {"origin", balance::name(replica->origin)},
                         {"pid", replica->pid},
                         {"container", replica->container},
-                        {"endpoint", replica->endpoint.family == base::Endpoint::Family::none ? "" : base::to_string(replica->endpoint)},
+                        {"endpoint", base::to_string(replica->endpoint)},
                         {"weight", replica->weight},
                         {"ejected", replica->ejected()},
                         {"in_flight", replica->in_flight()},

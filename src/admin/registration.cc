@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/names.h"
 #include "dispatch/task_json.h"
+#include "http/target.h"
 #include "io/resolve.h"
 
 namespace ringmaster::admin {
@@ -28,7 +29,7 @@ static std::string dump(const json& value) { return value.dump(-1, ' ', false, j
 
 Registration::Registration(const config::Config& config, const config::Listener& listener, proxy::Balancer& balancer, Operations& operations,
                            const wire::Handler& pages)
-    : config_(config), listener_(listener), pool_(*config.find_pool(listener.pool)), balancer_(balancer), operations_(operations), pages_(pages) {}
+    : config_(config), pool_(*config.find_pool(listener.pool)), balancer_(balancer), operations_(operations), pages_(pages) {}
 
 bool Registration::takes(std::string_view path) const {
   return pool_.registration.allowed && (path == "/server_up" || path == "/server_down" || path == "/servers");
@@ -65,14 +66,13 @@ Result<void> Registration::may_register(const wire::Exchange& exchange) const {
 
 static Result<std::string> address_of(const std::string& url) {
   if (!url.starts_with(kScheme)) return base::fail(Code::invalid, "the url must begin with http://");
-  std::string address = url.substr(kScheme.size());
-  if (address.ends_with('/')) address.pop_back();
-  if (address.empty() || address.size() > 300 || address.find_first_of("/?#@ \t\r\n") != std::string::npos) {
+  static constexpr std::size_t kUrlBytesMax = 300;
+  std::string_view authority;
+  std::string_view rest;
+  if (url.size() > kUrlBytesMax || !http::split_absolute(url, authority, rest) || (!rest.empty() && rest != "/")) {
     return base::fail(Code::invalid, "the url must be of the form http://10.0.0.7:5000, without a path");
   }
-  const std::size_t colon = address.rfind(':');
-  const bool has_port = colon != std::string::npos && address.find(']', colon) == std::string::npos;
-  return has_port ? address : address + ":80";
+  return std::string(authority) + (http::host_of(authority) == authority ? ":80" : "");
 }
 
 Result<Registration::Announcement> Registration::parse(std::string_view text) const {

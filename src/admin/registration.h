@@ -33,7 +33,6 @@ class Registration {
   std::string list(io::Loop& loop) const;
 
   const config::Config& config_;
-  const config::Listener& listener_;
   const config::Pool& pool_;
   proxy::Balancer& balancer_;
   Operations& operations_;

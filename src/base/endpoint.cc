@@ -75,6 +75,7 @@ std::string address_text(const Endpoint& endpoint) {
 }
 
 std::string to_string(const Endpoint& endpoint) {
+  if (endpoint.family == Endpoint::Family::none) return {};
   if (endpoint.family == Endpoint::Family::unix_path) return "unix:" + endpoint.path;
   const std::string host = address_text(endpoint);
   const std::string port = ":" + std::to_string(endpoint.port);

@@ -33,7 +33,7 @@ struct Endpoint {
 
 inline constexpr std::size_t kUnixPathBytesMax = 107;
 
-// The form that parse() reads.
+// The form that parse() reads; empty for none.
 std::string to_string(const Endpoint& endpoint);
 
 // Address without port, for X-Forwarded-For: "10.0.0.7", "::1", or "unix:".

@@ -14,7 +14,6 @@ std::string_view name(State state) { return kStates[static_cast<std::size_t>(sta
 
 // nlohmann's way of (de)serialising our types: functions of these names, found by the argument's namespace.
 
-static std::string text_of(const base::Endpoint& endpoint) { return endpoint.family == base::Endpoint::Family::none ? "" : base::to_string(endpoint); }
 static void read_endpoint(const json& j, base::Endpoint& to) {
   if (const auto endpoint = base::Endpoint::parse(j.at("endpoint").get<std::string>())) to = *endpoint;
 }
@@ -31,7 +30,7 @@ static void to_json(json& j, const ReplicaState& r) {
        {"origin", static_cast<int>(r.origin)},
        {"pid", r.pid},
        {"container", r.container},
-       {"endpoint", text_of(r.endpoint)}};
+       {"endpoint", base::to_string(r.endpoint)}};
 }
 static void from_json(const json& j, ReplicaState& r) {
   j.at("pool").get_to(r.pool);
@@ -85,8 +84,8 @@ static void from_json(const json& j, Health& m) {
 static void to_json(json& j, const Seen& m) { j = {{"generation", m.generation}}; }
 static void from_json(const json& j, Seen& m) { j.at("generation").get_to(m.generation); }
 static void to_json(json& j, const Command& m) {
-  j = {{"id", m.id},       {"act", static_cast<int>(m.act)},  {"pool", m.pool},       {"count", m.count},
-       {"names", m.names}, {"endpoint", text_of(m.endpoint)}, {"ttl", m.ttl.count()}, {"since", m.since}};
+  j = {{"id", m.id},       {"act", static_cast<int>(m.act)},          {"pool", m.pool},       {"count", m.count},
+       {"names", m.names}, {"endpoint", base::to_string(m.endpoint)}, {"ttl", m.ttl.count()}, {"since", m.since}};
 }
 static void from_json(const json& j, Command& m) {
   j.at("id").get_to(m.id);

@@ -389,18 +389,8 @@ bool DockerRuntime::is_in(const json& containers) const {
 }
 
 Async<Result<void>> DockerRuntime::have_network(const std::string& network) {
-  while (making_network_) {
-    const Code woken = co_await network_made_.wait(loop_);
-    if (woken == Code::cancelled) co_return base::fail(Code::cancelled);
-  }
-  making_network_ = true;
-  auto made = co_await make_network(network);
-  making_network_ = false;
-  network_made_.notify();
-  co_return made;
-}
-
-Async<Result<void>> DockerRuntime::make_network(const std::string& network) {
+  const auto turn = co_await networks_.take(loop_);
+  if (!turn) co_return std::unexpected(turn.error());
   const std::string path = "/networks/" + http::percent_encode(network);
   const auto there = co_await api_.call("GET", path);
   if (!there) co_return std::unexpected(there.error());

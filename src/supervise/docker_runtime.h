@@ -12,6 +12,7 @@
 #include <map>
 #include <set>
 
+#include "io/turns.h"
 #include "supervise/container_spec.h"
 #include "supervise/docker_api.h"
 
@@ -79,7 +80,6 @@ class DockerRuntime final : public Runtime {
   io::Async<base::Result<void>> clear_name(const Launch& launch);
   io::Async<base::Result<void>> have_network(const std::string& network);
   bool is_in(const nlohmann::json& containers) const;
-  io::Async<base::Result<void>> make_network(const std::string& network);
   io::Async<base::Result<void>> have_image(const std::string& image);
   io::Async<void> pull(std::string image, std::shared_ptr<Pull> pull);
   io::Async<base::Result<base::Endpoint>> locate(const Launch& launch, ContainerPtr container, std::uint64_t epoch);
@@ -107,8 +107,7 @@ class DockerRuntime final : public Runtime {
   std::map<std::string, ContainerPtr> containers_;  // by id; those that have not ended
   std::multiset<std::string> making_;               // names of those that are being created
   std::map<std::string, std::shared_ptr<Pull>> pulls_;
-  bool making_network_ = false;  // one at a time: Docker lets two of one name come into being
-  io::Signal network_made_;
+  io::Turns networks_;  // of those that look for a network and make it: Docker lets two of one name come into being
   bool stopping_ = false;
   io::Scope following_;  // cancelled at the end: events, output, pulls
   io::Scope working_;    // seen to its end: starts, signals, removals

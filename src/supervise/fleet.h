@@ -16,6 +16,7 @@
 #include <set>
 
 #include "config/config.h"
+#include "io/turns.h"
 #include "link/messages.h"
 #include "supervise/output_log.h"
 #include "supervise/runtime.h"
@@ -117,7 +118,6 @@ class Fleet {
   std::string name_of_server(const Seats& seats, const base::Endpoint& server) const;
 
   io::Async<void> await_seen(std::uint64_t generation, base::Time deadline);
-  io::Async<void> await_turn();
   struct Added {
     SeatPtr seat;
     std::string name;  // as asked for; a death gives the seat another
@@ -150,8 +150,7 @@ class Fleet {
   std::uint64_t generation_ = 0;
   std::uint64_t seen_ = 0;  // 0: no engine follows
   io::Signal news_;         // a generation was seen, or a seat became ready
-  bool changing_ = false;   // an add() or remove() is under way
-  io::Signal turn_;
+  io::Turns turns_;         // of add() and remove()
   bool stopping_ = false;
   io::Scope scope_;
 };

@@ -25,14 +25,6 @@ Outcome Fleet::done(const Seats& seats) const {
   return outcome;
 }
 
-Async<void> Fleet::await_turn() {
-  while (changing_) {
-    const Code woken = co_await turn_.wait(loop_);
-    if (woken == Code::cancelled) co_return;
-  }
-  changing_ = true;
-}
-
 std::string Fleet::free_name(const Seats& seats) {
   while (true) {
     std::string name = base::random_replica_name(loop_.random());
@@ -128,21 +120,16 @@ Result<void> Fleet::has_room(const config::Pool& pool, std::size_t more) const {
 Async<Outcome> Fleet::add(std::string pool_name, std::int64_t count, std::vector<std::string> names) {
   const config::Pool* pool = config_.find_pool(pool_name);
   if (pool == nullptr) co_return refuse(Code::not_found, "there is no pool '" + pool_name + "'");
-  co_await await_turn();
+  const auto turn = co_await turns_.take(loop_);
+  if (!turn || stopping_) co_return refuse(Code::unavailable, "Ringmaster is stopping");
   Seats& seats = pools_[pool_name];
-  const auto finish = [this](Outcome outcome) {
-    changing_ = false;
-    turn_.notify();
-    return outcome;
-  };
-  if (stopping_) co_return finish(refuse(Code::unavailable, "Ringmaster is stopping"));
-  if (!pool->starts_replicas()) co_return finish(refuse(Code::invalid, "the servers of pool '" + pool_name + "' are not started by Ringmaster"));
-  if (count < 1) co_return finish(refuse(Code::invalid, "n must be a whole number, 1 or more"));
-  if (const auto room = has_room(*pool, static_cast<std::size_t>(count)); !room) co_return finish(refuse(room.error().code, room.error().detail));
+  if (!pool->starts_replicas()) co_return refuse(Code::invalid, "the servers of pool '" + pool_name + "' are not started by Ringmaster");
+  if (count < 1) co_return refuse(Code::invalid, "n must be a whole number, 1 or more");
+  if (const auto room = has_room(*pool, static_cast<std::size_t>(count)); !room) co_return refuse(room.error().code, room.error().detail);
   if (names.size() > static_cast<std::size_t>(count)) {
-    co_return finish(refuse(Code::invalid, "Length of hostname list is more than newly added instances"));
+    co_return refuse(Code::invalid, "Length of hostname list is more than newly added instances");
   }
-  if (const auto checked = check_names(*pool, seats, names, false); !checked) co_return finish(refuse(checked.error().code, checked.error().detail));
+  if (const auto checked = check_names(*pool, seats, names, false); !checked) co_return refuse(checked.error().code, checked.error().detail);
 
   std::vector<Added> added;
   for (std::uint32_t slot = 1; added.size() < static_cast<std::size_t>(count); ++slot) {
@@ -159,28 +146,23 @@ Async<Outcome> Fleet::add(std::string pool_name, std::int64_t count, std::vector
   }
   save();
   co_await await_seen(generation_, loop_.now() + 1s);
-  if (missing.empty()) co_return finish(done(seats));
-  co_return finish(refuse(Code::timeout, std::to_string(count) + " servers were to be added, but did not become ready: " + missing));
+  if (missing.empty()) co_return done(seats);
+  co_return refuse(Code::timeout, std::to_string(count) + " servers were to be added, but did not become ready: " + missing);
 }
 
 Async<Outcome> Fleet::remove(std::string pool_name, std::int64_t count, std::vector<std::string> names) {
   const config::Pool* pool = config_.find_pool(pool_name);
   if (pool == nullptr) co_return refuse(Code::not_found, "there is no pool '" + pool_name + "'");
-  co_await await_turn();
+  const auto turn = co_await turns_.take(loop_);
+  if (!turn || stopping_) co_return refuse(Code::unavailable, "Ringmaster is stopping");
   Seats& seats = pools_[pool_name];
-  const auto finish = [this](Outcome outcome) {
-    changing_ = false;
-    turn_.notify();
-    return outcome;
-  };
-  if (stopping_) co_return finish(refuse(Code::unavailable, "Ringmaster is stopping"));
-  if (count < 1) co_return finish(refuse(Code::invalid, "n must be a whole number, 1 or more"));
+  if (count < 1) co_return refuse(Code::invalid, "n must be a whole number, 1 or more");
   const auto removable = std::ranges::count_if(seats, [](const auto& entry) { return entry.second->now.origin != Origin::server; });
-  if (count > removable) co_return finish(refuse(Code::too_large, "there are only " + std::to_string(removable) + " servers to remove"));
+  if (count > removable) co_return refuse(Code::too_large, "there are only " + std::to_string(removable) + " servers to remove");
   if (names.size() > static_cast<std::size_t>(count)) {
-    co_return finish(refuse(Code::invalid, "Length of hostname list is more than removable instances"));
+    co_return refuse(Code::invalid, "Length of hostname list is more than removable instances");
   }
-  if (const auto checked = check_names(*pool, seats, names, true); !checked) co_return finish(refuse(checked.error().code, checked.error().detail));
+  if (const auto checked = check_names(*pool, seats, names, true); !checked) co_return refuse(checked.error().code, checked.error().detail);
 
   std::vector<SeatPtr> named;
   std::vector<SeatPtr> others;
@@ -197,7 +179,7 @@ Async<Outcome> Fleet::remove(std::string pool_name, std::int64_t count, std::vec
   for (const SeatPtr& seat : named) leave(seat);
   save();
   co_await await_seen(generation_, loop_.now() + 1s);
-  co_return finish(done(seats));
+  co_return done(seats);
 }
 
 }  // namespace ringmaster::supervise
