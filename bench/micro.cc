@@ -1,7 +1,7 @@
 // What single steps of a request cost: codec, pick, routes, histogram. `./dev bench micro`.
 #include <benchmark/benchmark.h>
 
-#include "balance/test_fleet.h"
+#include "balance/model.h"
 #include "base/histogram.h"
 #include "http/head_parser.h"
 #include "http/serialize.h"
@@ -57,10 +57,10 @@ void normalise_path(benchmark::State& state) {
 BENCHMARK(normalise_path);
 
 void pick(benchmark::State& state, Policy policy) {
-  balance::Fleet fleet(policy, 0, static_cast<std::uint32_t>(state.range(0)));
-  if (balance::is_hashing(policy) && policy != Policy::ring) fleet.pool.bound_thousandths = 1250;
+  balance::Model model(policy, static_cast<std::uint32_t>(state.range(0)));
+  if (balance::is_hashing(policy) && policy != Policy::ring) model.pool.bound_thousandths = 1250;
   std::uint64_t key = 0;
-  for (auto _ : state) benchmark::DoNotOptimize(balance::pick(fleet.pool, balance::hash_of({reinterpret_cast<const char*>(&++key), 8}), {}, fleet.state));
+  for (auto _ : state) benchmark::DoNotOptimize(balance::pick(model.pool, balance::hash_of({reinterpret_cast<const char*>(&++key), 8}), {}, model.state));
 }
 BENCHMARK_CAPTURE(pick, rendezvous, Policy::rendezvous)->Arg(16)->Arg(1024);
 BENCHMARK_CAPTURE(pick, ring, Policy::ring)->Arg(16)->Arg(56);
@@ -77,9 +77,9 @@ void pick_large_ring(benchmark::State& state) {
   balance::RingSettings settings;
   balance::apply_preset("xxhash", settings);
   settings.slots = 1U << 20;
-  balance::Fleet fleet(Policy::ring, 0, 10000, settings);
+  balance::Model model(Policy::ring, 10000, settings);
   std::uint64_t key = 0;
-  for (auto _ : state) benchmark::DoNotOptimize(balance::pick(fleet.pool, ++key, {}, fleet.state));
+  for (auto _ : state) benchmark::DoNotOptimize(balance::pick(model.pool, ++key, {}, model.state));
 }
 BENCHMARK(pick_large_ring);
 
@@ -106,9 +106,9 @@ void record_latency(benchmark::State& state) {
 BENCHMARK(record_latency);
 
 void make_view(benchmark::State& state, Policy policy) {
-  balance::Fleet fleet(policy, 0, static_cast<std::uint32_t>(state.range(0)));
+  balance::Model model(policy, static_cast<std::uint32_t>(state.range(0)));
   for (auto _ : state) {
-    balance::PoolView view = fleet.pool;
+    balance::PoolView view = model.pool;
     benchmark::DoNotOptimize(balance::prepare(view, {}, nullptr).has_value());
   }
 }

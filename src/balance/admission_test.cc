@@ -7,7 +7,7 @@
 #include <cmath>
 #include <thread>
 
-#include "balance/test_fleet.h"
+#include "balance/model.h"
 
 namespace ringmaster::balance {
 namespace {
@@ -21,40 +21,40 @@ TEST(LoadBound, IsTheCeilingOfTheShare) {
 }
 
 TEST(Admission, GivesATicketBackOnce) {
-  Fleet fleet(Policy::random, 1);
-  fleet.pool.max_in_flight = 1;
+  Model model(Policy::random, 1);
+  model.pool.max_in_flight = 1;
   Ticket ticket;
-  ASSERT_TRUE(try_admit(fleet.pool, fleet.at(1), ticket));
+  ASSERT_TRUE(try_admit(model.pool, model.at(1), ticket));
   Ticket moved = std::move(ticket);
   Ticket second;
-  EXPECT_FALSE(try_admit(fleet.pool, fleet.at(1), second));
+  EXPECT_FALSE(try_admit(model.pool, model.at(1), second));
   moved.release();
   moved.release();
-  EXPECT_EQ(fleet.at(1).in_flight(), 0U);
-  EXPECT_EQ(fleet.pool.status->in_flight, 0U);
-  EXPECT_TRUE(try_admit(fleet.pool, fleet.at(1), second));
+  EXPECT_EQ(model.at(1).in_flight(), 0U);
+  EXPECT_EQ(model.pool.status->in_flight, 0U);
+  EXPECT_TRUE(try_admit(model.pool, model.at(1), second));
 }
 
 TEST(Admission, CountsWhatOldGenerationsHave) {
-  Fleet fleet(Policy::random, 1);
-  fleet.pool.max_in_flight = 3;
+  Model model(Policy::random, 1);
+  model.pool.max_in_flight = 3;
   Cell old{};
   old.in_flight = 2;
-  fleet.at(1).other_cells.push_back(&old);
+  model.at(1).other_cells.push_back(&old);
   Ticket first;
   Ticket second;
-  EXPECT_TRUE(try_admit(fleet.pool, fleet.at(1), first));
-  EXPECT_FALSE(try_admit(fleet.pool, fleet.at(1), second));
+  EXPECT_TRUE(try_admit(model.pool, model.at(1), first));
+  EXPECT_FALSE(try_admit(model.pool, model.at(1), second));
 }
 
 TEST(Admission, SharesTicketsBetweenTasksAndRequests) {
-  Fleet fleet(Policy::random, 1);
-  fleet.pool.max_in_flight = 4;
-  fleet.pool.tasks_max = 2;
-  fleet.pool.tasks_reserved = 1;
+  Model model(Policy::random, 1);
+  model.pool.max_in_flight = 4;
+  model.pool.tasks_max = 2;
+  model.pool.tasks_reserved = 1;
   std::array<Ticket, 6> tickets;
-  const auto request = [&](std::size_t i) { return try_admit(fleet.pool, fleet.at(1), tickets.at(i)); };
-  const auto task = [&](std::size_t i) { return try_admit_task(fleet.pool, fleet.at(1), tickets.at(i)); };
+  const auto request = [&](std::size_t i) { return try_admit(model.pool, model.at(1), tickets.at(i)); };
+  const auto task = [&](std::size_t i) { return try_admit_task(model.pool, model.at(1), tickets.at(i)); };
   EXPECT_TRUE(request(0) && request(1) && request(2));
   EXPECT_FALSE(request(3));  // that one is a task's
   EXPECT_TRUE(task(3));
@@ -64,19 +64,19 @@ TEST(Admission, SharesTicketsBetweenTasksAndRequests) {
   EXPECT_TRUE(task(4));
   EXPECT_FALSE(task(5));  // tasks have no more than two
   EXPECT_TRUE(request(5));
-  EXPECT_EQ(fleet.at(1).in_flight(), 4U);
+  EXPECT_EQ(model.at(1).in_flight(), 4U);
   for (Ticket& ticket : tickets) ticket.release();
-  EXPECT_EQ(fleet.at(1).in_flight(), 0U);
-  EXPECT_EQ(fleet.at(1).tasks, 0U);
-  EXPECT_EQ(fleet.pool.status->in_flight, 0U);
+  EXPECT_EQ(model.at(1).in_flight(), 0U);
+  EXPECT_EQ(model.at(1).tasks, 0U);
+  EXPECT_EQ(model.pool.status->in_flight, 0U);
 }
 
 // Requests on many threads, tasks on one: never more than there are tickets, and tasks find the one that is kept for them.
 TEST(Admission, KeepsTheReservedPlaceUnderThreads) {
-  Fleet fleet(Policy::random, 1);
-  fleet.pool.max_in_flight = 3;
-  fleet.pool.tasks_max = 1;
-  fleet.pool.tasks_reserved = 1;
+  Model model(Policy::random, 1);
+  model.pool.max_in_flight = 3;
+  model.pool.tasks_max = 1;
+  model.pool.tasks_reserved = 1;
   std::atomic<bool> ended = false;
   std::atomic<std::uint32_t> inside = 0;
   std::atomic<std::uint32_t> most = 0;
@@ -85,7 +85,7 @@ TEST(Admission, KeepsTheReservedPlaceUnderThreads) {
     threads.emplace_back([&] {
       while (!ended) {
         Ticket ticket;
-        if (!try_admit(fleet.pool, fleet.at(1), ticket)) continue;
+        if (!try_admit(model.pool, model.at(1), ticket)) continue;
         const std::uint32_t now = ++inside;
         for (std::uint32_t seen = most; now > seen && !most.compare_exchange_weak(seen, now);) {}
         --inside;
@@ -95,7 +95,7 @@ TEST(Admission, KeepsTheReservedPlaceUnderThreads) {
   // A passing addition of a request that is turned away may stand in its way, but not for long.
   for (int admitted = 0; admitted < 2'000;) {
     Ticket ticket;
-    if (!try_admit_task(fleet.pool, fleet.at(1), ticket)) {
+    if (!try_admit_task(model.pool, model.at(1), ticket)) {
       std::this_thread::yield();
       continue;
     }
@@ -106,18 +106,18 @@ TEST(Admission, KeepsTheReservedPlaceUnderThreads) {
   ended = true;
   for (std::thread& thread : threads) thread.join();
   EXPECT_LE(most, 3U);
-  EXPECT_EQ(fleet.at(1).in_flight(), 0U);
+  EXPECT_EQ(model.at(1).in_flight(), 0U);
 }
 
 // A pool under keys of a Zipf-like law, one seed one history: requests come, end, and replicas fall ill and recover.
 // The bound is worked out here again, from counts that are kept here.
 class BoundedLoad {
  public:
-  explicit BoundedLoad(std::uint64_t seed) : random_(seed), fleet_(policies()[seed % policies().size()], 0) {
+  explicit BoundedLoad(std::uint64_t seed) : random_(seed), model_(policies()[seed % policies().size()], 0) {
     const std::uint32_t replicas = 2 + random_.below(9);
-    for (std::uint32_t slot = 1; slot <= replicas; ++slot) fleet_.add(slot, 1, 1 + random_.below(4));
-    fleet_.pool.bound_thousandths = 1000 + random_.below(1000);
-    fleet_.pool.panic_below_percent = 0;
+    for (std::uint32_t slot = 1; slot <= replicas; ++slot) model_.add(slot, 1, 1 + random_.below(4));
+    model_.pool.bound_thousandths = 1000 + random_.below(1000);
+    model_.pool.panic_below_percent = 0;
     counts_.resize(replicas + 1);
   }
 
@@ -140,9 +140,9 @@ class BoundedLoad {
   void arrive() {
     // Half of all requests are for one key.
     const std::uint64_t key = random_.below(2) == 0 ? 1 : hash_of(std::to_string(random_.below(1000)));
-    Replica* picked = pick(fleet_.pool, key, {}, fleet_.state);
+    Replica* picked = pick(model_.pool, key, {}, model_.state);
     std::uint64_t weights = 0;
-    for (const auto& replica : fleet_.pool.replicas) weights += replica->ready() ? replica->weight : 0;
+    for (const auto& replica : model_.pool.replicas) weights += replica->ready() ? replica->weight : 0;
     if (weights == 0) {
       EXPECT_EQ(picked, nullptr);
       return;
@@ -151,8 +151,8 @@ class BoundedLoad {
     // use up more than its share, never less.
     ASSERT_NE(picked, nullptr);
     Ticket ticket;
-    ASSERT_TRUE(try_admit(fleet_.pool, *picked, ticket));
-    const double factor = fleet_.pool.bound_thousandths / 1000.0;
+    ASSERT_TRUE(try_admit(model_.pool, *picked, ticket));
+    const double factor = model_.pool.bound_thousandths / 1000.0;
     const double bound = std::ceil(factor * picked->weight / static_cast<double>(weights) * static_cast<double>(busy_.size() + 1) - 1e-9);
     ++counts_[picked->slot];
     EXPECT_LE(counts_[picked->slot], bound) << "slot " << picked->slot;
@@ -166,12 +166,12 @@ class BoundedLoad {
   }
 
   void change_health() {
-    Replica& replica = fleet_.at(1 + random_.below(static_cast<std::uint32_t>(fleet_.pool.replicas.size())));
+    Replica& replica = model_.at(1 + random_.below(static_cast<std::uint32_t>(model_.pool.replicas.size())));
     replica.set_phase(replica.phase() == Phase::ready ? Phase::unhealthy : Phase::ready);
   }
 
   base::Random random_;
-  Fleet fleet_;
+  Model model_;
   std::vector<int> counts_;  // in flight, by slot
   std::vector<std::pair<std::uint32_t, Ticket>> busy_;
 };
@@ -189,8 +189,8 @@ TEST(BoundedLoadSimulation, AdmitsNobodyPastItsBoundInTenThousandHistories) {
 TEST(BoundedLoadThreads, HoldTheBoundForTheMostThatWasEverInFlight) {
   static constexpr unsigned kThreads = 4;
   static constexpr unsigned kEach = 4;
-  Fleet fleet(Policy::rendezvous, 5);
-  fleet.pool.bound_thousandths = 1250;
+  Model model(Policy::rendezvous, 5);
+  model.pool.bound_thousandths = 1250;
   std::atomic<std::uint32_t> most = 0;
   const auto worker = [&](std::uint64_t seed) {
     PickState state(seed);
@@ -198,10 +198,10 @@ TEST(BoundedLoadThreads, HoldTheBoundForTheMostThatWasEverInFlight) {
     for (int i = 0; i < 20000; ++i) {
       Ticket& ticket = held[state.random.below(kEach)];
       ticket.release();
-      Replica* picked = pick(fleet.pool, 1, {}, state);  // one hot key
-      if (picked == nullptr || !try_admit(fleet.pool, *picked, ticket)) continue;
+      Replica* picked = pick(model.pool, 1, {}, state);  // one hot key
+      if (picked == nullptr || !try_admit(model.pool, *picked, ticket)) continue;
       std::uint32_t before = most.load();
-      const std::uint32_t now = fleet.at(picked->slot).in_flight();
+      const std::uint32_t now = model.at(picked->slot).in_flight();
       while (now > before && !most.compare_exchange_weak(before, now)) {}
     }
   };
@@ -210,22 +210,22 @@ TEST(BoundedLoadThreads, HoldTheBoundForTheMostThatWasEverInFlight) {
   for (std::thread& thread : threads) thread.join();
   // The count that is read includes those that are just being tried and will be refused: one for each other thread.
   EXPECT_LE(most, load_bound(1250, 1, 5, kThreads * kEach - 1) + kThreads - 1);
-  EXPECT_EQ(fleet.pool.status->in_flight, 0U);
-  for (std::uint32_t slot = 1; slot <= 5; ++slot) EXPECT_EQ(fleet.at(slot).in_flight(), 0U);
+  EXPECT_EQ(model.pool.status->in_flight, 0U);
+  for (std::uint32_t slot = 1; slot <= 5; ++slot) EXPECT_EQ(model.at(slot).in_flight(), 0U);
 }
 
 TEST(CapacityThreads, NeverPassMaxInFlight) {
   static constexpr unsigned kMax = 3;
-  Fleet fleet(Policy::least_requests, 2);
-  fleet.pool.max_in_flight = kMax;
+  Model model(Policy::least_requests, 2);
+  model.pool.max_in_flight = kMax;
   std::array<std::atomic<int>, 3> inside{};
   std::atomic<bool> passed = false;
   const auto worker = [&](std::uint64_t seed) {
     PickState state(seed);
     for (int i = 0; i < 20000; ++i) {
       Ticket ticket;
-      Replica* picked = pick(fleet.pool, 0, {}, state);
-      if (picked == nullptr || !try_admit(fleet.pool, *picked, ticket)) continue;
+      Replica* picked = pick(model.pool, 0, {}, state);
+      if (picked == nullptr || !try_admit(model.pool, *picked, ticket)) continue;
       if (++inside[picked->slot] > static_cast<int>(kMax)) passed = true;
       --inside[picked->slot];
     }
@@ -234,7 +234,7 @@ TEST(CapacityThreads, NeverPassMaxInFlight) {
   for (unsigned i = 0; i < 8; ++i) threads.emplace_back(worker, i);
   for (std::thread& thread : threads) thread.join();
   EXPECT_FALSE(passed);
-  EXPECT_EQ(fleet.pool.status->in_flight, 0U);
+  EXPECT_EQ(model.pool.status->in_flight, 0U);
 }
 
 }  // namespace

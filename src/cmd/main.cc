@@ -58,7 +58,7 @@ void add_server_commands(CLI::App& app, Chosen& chosen) {
 
   static std::vector<std::string> listen;
   static ReplicaOptions options;
-  CLI::App* replica = app.add_subcommand("replica", "The demo server: /home /heartbeat /prime/{n} /echo /sleep/{ms} /task …");
+  CLI::App* replica = app.add_subcommand("replica", "The demo server: /home /heartbeat /prime/{n} /echo /sleep/{ms} /work/{ms} /task …");
   replica->add_option("--listen", listen,
                       "Where to serve: 127.0.0.1:8080 or unix:/path; may be repeated. Default: the inherited\n"
                       "sockets (LISTEN_FDS), else 127.0.0.1:$PORT, else 127.0.0.1:8080");
@@ -76,6 +76,7 @@ void add_server_commands(CLI::App& app, Chosen& chosen) {
   replica->add_option("--ttl", options.ttl_s, "Seconds after which it is forgotten unless it announces itself again; default: never")
       ->check(CLI::Range(1, 86400));
   replica->add_option("--token", options.token, "The token that the Ringmaster asks for")->envname("RINGMASTER_TOKEN");
+  replica->add_option("--slowness", options.slowness, "So many times as long for /work, which serves one request at a time")->check(CLI::Range(1, 1000));
   replica->footer("Example: SERVER_ID=7 ringmaster replica --listen 127.0.0.1:8080");
   replica->callback([&chosen] {
     chosen.run = [] {

@@ -6,6 +6,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <thread>
 
 #include "base/log.h"
@@ -50,7 +51,9 @@ Async<void> DemoServer::handle(wire::Exchange& exchange) {
   } else if (path.starts_with("/prime/")) {
     co_await prime(exchange, path.substr(7));
   } else if (path.starts_with("/sleep/")) {
-    co_await sleep(exchange, path.substr(7));
+    co_await sleep(exchange, path.substr(7), false);
+  } else if (path.starts_with("/work/")) {
+    co_await sleep(exchange, path.substr(6), true);
   } else {
     const std::string body = dump({{"message", "<Error> there is no such path here"}, {"status", "failure"}});
     co_await exchange.reply(404, kJson, body);
@@ -91,7 +94,8 @@ Async<void> DemoServer::prime(wire::Exchange& exchange, std::string_view text) {
   co_await exchange.reply(200, kJson, body);
 }
 
-Async<void> DemoServer::sleep(wire::Exchange& exchange, std::string_view text) {
+// `alone`: one at a time, as a server's only worker would.
+Async<void> DemoServer::sleep(wire::Exchange& exchange, std::string_view text, bool alone) {
   static constexpr std::uint64_t kLongestMs = 60000;
   std::uint64_t ms = 0;
   if (!parse_number(text, ms) || ms > kLongestMs) {
@@ -100,9 +104,17 @@ Async<void> DemoServer::sleep(wire::Exchange& exchange, std::string_view text) {
   }
   io::Fiber& fiber = co_await io::this_fiber();
   const wire::HangupGuard guard(exchange.client_watch(), fiber);
+  std::optional<io::Turns::Turn> turn;
+  if (alone) {
+    auto taken = co_await worker_.take(exchange.loop());
+    if (!taken) co_return;
+    turn.emplace(std::move(*taken));
+    ms *= options_.slowness;
+  }
   const base::Code slept = co_await exchange.loop().sleep(std::chrono::milliseconds(ms));
   if (slept == base::Code::cancelled) co_return;
-  const std::string body = dump({{"slept_ms", ms}});
+  turn.reset();
+  const std::string body = dump({{"message", "Hello from Server: " + options_.server_id}, {"slept_ms", ms}});
   co_await exchange.reply(200, kJson, body);
 }
 

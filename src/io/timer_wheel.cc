@@ -7,7 +7,7 @@ namespace ringmaster::io {
 
 using base::Time;
 
-static constexpr base::Duration kTick = std::chrono::milliseconds(1);
+static constexpr base::Duration kTick = std::chrono::microseconds(100);
 
 std::uint64_t TimerWheel::tick_of(Time t) const {
   if (t <= start_) return 0;

@@ -1,12 +1,12 @@
-// Timers at one millisecond's resolution: set, clear and fire in O(1), without allocation.
+// Timers at a resolution of a tenth of a millisecond: set, clear and fire in O(1), without allocation.
 //
 // A hierarchy of wheels (Varghese and Lauck, 1987): level k has 64 slots of 64^k ticks each. A timer goes to the lowest
 // level whose span covers its distance; when a level's slot comes due its timers are dealt out to the levels below.
 // One bit a slot says whether it is occupied, so that finding the next timer is a count of trailing zeros.
 //
-//   level 0   |.|x|.|.|…   64 slots of 1 ms
-//   level 1   |.|.|x|.|…   64 slots of 64 ms
-//   …                      level 5 reaches 2.2 years; later deadlines are clamped to it
+//   level 0   |.|x|.|.|…   64 slots of 0.1 ms
+//   level 1   |.|.|x|.|…   64 slots of 6.4 ms
+//   …                      level 6 reaches 13 years; later deadlines are clamped to it
 #pragma once
 
 #include <array>
@@ -47,7 +47,7 @@ class TimerWheel {
   base::Time next() const;
 
  private:
-  static constexpr unsigned kLevels = 6;
+  static constexpr unsigned kLevels = 7;
   static constexpr unsigned kSlotBits = 6;
   static constexpr unsigned kSlots = 1U << kSlotBits;
   using Slot = base::IntrusiveList<Timer, TimerTag>;

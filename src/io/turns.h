@@ -1,4 +1,4 @@
-// What only one fiber at a time may do: the others wait for their turn.
+// What only one fiber at a time may do: the others wait for their turn, in the order in which they came.
 #pragma once
 
 #include <utility>
@@ -18,7 +18,7 @@ class Turns {
     ~Turn() {
       if (turns_ == nullptr) return;
       turns_->taken_ = false;
-      turns_->freed_.notify();
+      turns_->freed_.notify_one();
     }
 
    private:
@@ -29,7 +29,9 @@ class Turns {
   Async<Result<Turn>> take(Loop& loop) {
     while (taken_) {
       const Code woken = co_await freed_.wait(loop);
-      if (woken == Code::cancelled) co_return base::fail(Code::cancelled);
+      if (woken != Code::cancelled) continue;
+      if (!taken_) freed_.notify_one();
+      co_return base::fail(Code::cancelled);
     }
     taken_ = true;
     co_return Turn(*this);

@@ -120,6 +120,10 @@ class Signal {
   void notify() {
     while (Waiter* first = waiters_.front()) first->wake(Code::ok);
   }
+  // Wakes the one that has waited longest. If that is cancelled before it runs, it must pass this on.
+  void notify_one() {
+    if (Waiter* first = waiters_.front()) first->wake(Code::ok);
+  }
 
  private:
   base::IntrusiveList<Waiter, Tag> waiters_;

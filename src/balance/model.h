@@ -1,4 +1,4 @@
-// For tests: a pool in the making, Fleet f(Policy::ring, 3); f.key_to(17).
+// A pool without servers, to see what a policy will do: Model m(Policy::ring, 3); m.key_to(17). For tests and for the lab.
 #pragma once
 
 #include <algorithm>
@@ -10,13 +10,12 @@
 
 namespace ringmaster::balance {
 
-class Fleet {
+class Model {
  public:
-  // `n` replicas; or `many`, without making the tables anew for each.
-  Fleet(Policy policy, std::uint32_t n, std::uint32_t many = 0, RingSettings settings = printed_ring()) : settings_(std::move(settings)) {
+  // With `n` replicas, all ready. A ring must have room for them.
+  explicit Model(Policy policy, std::uint32_t n = 0, RingSettings settings = printed_ring()) : settings_(std::move(settings)) {
     pool.policy = policy;
-    for (std::uint32_t slot = 1; slot <= n; ++slot) add(slot);
-    for (std::uint32_t slot = 1; slot <= many; ++slot) seat(slot, 1, 1);
+    for (std::uint32_t slot = 1; slot <= n; ++slot) seat(slot, 1, 1);
     rebuild();
   }
   void add(std::uint32_t slot, std::uint64_t epoch = 1, std::uint32_t weight = 1) {
@@ -24,17 +23,6 @@ class Fleet {
     seat(slot, epoch, weight);
     std::ranges::sort(pool.replicas, {}, [](const auto& r) { return r->slot; });
     rebuild();
-  }
-  void seat(std::uint32_t slot, std::uint64_t epoch, std::uint32_t weight) {
-    auto replica = std::make_shared<Replica>();
-    replica->weight = weight;
-    replica->slot = slot;
-    replica->epoch = epoch;
-    replica->status = pool.status;
-    replica->set_phase(Phase::ready);
-    replica->set_seated(true);
-    replica->cell = &cells_.emplace_back();
-    pool.replicas.push_back(replica);
   }
   void remove(std::uint32_t slot) {
     unseat(slot);
@@ -59,6 +47,17 @@ class Fleet {
   PickState state{42};
 
  private:
+  void seat(std::uint32_t slot, std::uint64_t epoch, std::uint32_t weight) {
+    auto replica = std::make_shared<Replica>();
+    replica->weight = weight;
+    replica->slot = slot;
+    replica->epoch = epoch;
+    replica->status = pool.status;
+    replica->set_phase(Phase::ready);
+    replica->set_seated(true);
+    replica->cell = &cells_.emplace_back();
+    pool.replicas.push_back(replica);
+  }
   void unseat(std::uint32_t slot) {
     for (const auto& r : pool.replicas) {
       if (r->slot == slot) r->set_seated(false);
