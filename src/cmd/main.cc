@@ -6,6 +6,7 @@
 
 #include "cmd/control.h"
 #include "cmd/engine.h"
+#include "cmd/lab.h"
 #include "cmd/master.h"
 #include "cmd/replica.h"
 #include "cmd/task.h"
@@ -154,6 +155,75 @@ void add_task_commands(CLI::App& app, Chosen& chosen) {
   }
 }
 
+void add_lab_experiments(CLI::App& command, Chosen& chosen, LabOptions& options, const std::string& command_line) {
+  const auto experiment = [&](const std::string& name, const std::string& what) {
+    CLI::App* sub = command.add_subcommand(name, what);
+    sub->add_flag("--quick", options.settings.quick, "Measure less: all of it in three minutes");
+    sub->add_option("--out,-o", options.out, "The report's folder")->capture_default_str();
+    sub->add_option("--requests", options.settings.requests, "Of each measurement that counts requests; default: 10000, or 2000 with --quick")
+        ->check(CLI::Range(1ULL, 1'000'000'000'000ULL));
+    sub->add_option("--seed", options.settings.seed, "Of all that the lab draws at random; default: another one each time");
+    sub->footer("Example: ringmaster lab " + name + " --quick --out lab-report");
+    sub->callback([&chosen, &options, name, &command_line] {
+      chosen.run = [&options, name, &command_line] {
+        options.experiments = {name};
+        options.command_line = command_line;
+        return run_lab(options);
+      };
+    });
+    return sub;
+  };
+  const auto anywhere = [&](CLI::App* sub) {
+    sub->add_option("--url", options.url, "Against a Ringmaster that runs, as http://127.0.0.1:5000/home; default: one of the lab's own");
+    sub->add_option("--admin", options.settings.admin, "The admin API of that one: what it has counted is compared; `recovery` needs it");
+    sub->add_option("--server-field", options.settings.server_field, "The field of an answer that names its server; default: \"Server: X\" in its body");
+    sub->add_flag("--i-own-this-target", options.own_target, "It may be on another machine");
+  };
+  anywhere(experiment("all", "All of them"));
+  for (const lab::Experiment& each : lab::experiments()) {
+    CLI::App* sub = experiment(std::string(each.name), std::string(each.summary));
+    if (each.runs_anywhere) anywhere(sub);
+    if (each.name != "functions") continue;
+    CLI::Option* request = sub->add_option("--request-function", options.settings.request_function, "Your own H(i), such as \"7*i*i + 3*i + 1\", or xxhash …");
+    CLI::Option* virtual_server = sub->add_option("--virtual-function", options.settings.virtual_function, "… and Φ(i, j)");
+    request->needs(virtual_server);
+    virtual_server->needs(request);
+  }
+}
+
+void add_lab_commands(CLI::App& app, Chosen& chosen, const std::string& command_line) {
+  static LabOptions options;
+  static LoadOptions load;
+  static std::string before;
+  static std::string after;
+  CLI::App* command = app.add_subcommand("lab", "Experiments with real requests, and a report with pictures of what came out");
+  command->require_subcommand(1);
+  command->footer("Example: ringmaster lab all --quick");
+  add_lab_experiments(*command, chosen, options, command_line);
+
+  CLI::App* comparing = command->add_subcommand("compare", "Two reports side by side");
+  comparing->add_option("before", before, "A report's folder")->required();
+  comparing->add_option("after", after, "And another one's")->required();
+  comparing->footer("Example: ringmaster lab compare lab-report-1 lab-report-2");
+  comparing->callback([&chosen] { chosen.run = [] { return run_compare(before, after); }; });
+
+  CLI::App* loading = command->add_subcommand("load", "The load generator by itself");
+  loading->add_option("url", load.url, "Where to, as http://127.0.0.1:5000/home; {i} in it stands for the request's number")->required();
+  loading->add_option("--connections,-c", load.plan.connections, "At most so many")->check(CLI::Range(1U, lab::Load::kConnectionsMax))->capture_default_str();
+  loading->add_option("--duration,-d", load.seconds, "Seconds; default: 10, unless requests are counted")->check(CLI::PositiveNumber);
+  loading->add_option("--requests,-n", load.plan.requests, "So many in all");
+  loading->add_option("--each", load.plan.per_connection, "So many on each connection");
+  loading->add_option("--rate,-r", load.plan.rate, "Requests a second, whatever the target does (open loop): latencies count from when they were due")
+      ->check(CLI::Range(0.001, 1e7));
+  loading->add_flag("--poisson", load.poisson, "At random times, not evenly");
+  loading->add_option("--timeout", load.timeout_s, "Seconds for each request")->check(CLI::PositiveNumber)->capture_default_str();
+  loading->add_flag("--numbered", load.plan.numbered, "Each request carries its number, as X-Request-Id");
+  loading->add_flag("--json", load.json, "One line of JSON");
+  loading->add_flag("--i-own-this-target", load.own_target, "It may be on another machine");
+  loading->footer("Example: ringmaster lab load http://127.0.0.1:5000/home --rate 1000 --poisson --duration 5");
+  loading->callback([&chosen] { chosen.run = [] { return run_load(load); }; });
+}
+
 int run(int argc, char** argv) {
   CLI::App app("Ringmaster starts a fleet of servers, keeps it alive, and balances HTTP over it.", "ringmaster");
   app.set_version_flag("--version", std::string("ringmaster ") + kVersion);
@@ -170,6 +240,9 @@ int run(int argc, char** argv) {
   add_server_commands(app, chosen);
   add_control_commands(app, chosen);
   add_task_commands(app, chosen);
+  std::string command_line = "ringmaster";
+  for (int i = 1; i < argc; ++i) command_line += std::string(" ") + argv[i];
+  add_lab_commands(app, chosen, command_line);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -18,7 +18,7 @@ struct Load::Connection {
   std::string server;  // of the answer
   std::string body;
   unsigned status = 0;
-  io::Signal given;    // open loop: there is a request for it
+  io::Signal given;  // open loop: there is a request for it
 };
 
 std::string LoadResult::describe_faults() const {

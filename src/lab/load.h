@@ -31,14 +31,14 @@ using io::Async;
 // Where requests go.
 struct Target {
   Endpoint endpoint;
-  std::string host;           // of the Host field
-  std::string path = "/home"; // with its query
+  std::string host;            // of the Host field
+  std::string path = "/home";  // with its query
 };
 
 // A request's whole answer; valid during the call that it is given to.
 struct Answer {
-  std::uint64_t number;     // of the request, from 0
-  unsigned connection;      // from 0
+  std::uint64_t number;  // of the request, from 0
+  unsigned connection;   // from 0
   unsigned status;
   std::string_view server;  // who says that it has answered; empty: nobody
   std::string_view body;    // the first kBodyBytesMax of it
@@ -58,20 +58,20 @@ struct LoadPlan {
   std::uint64_t per_connection = 0;  // closed loop: of each connection; 0: no limit
   Duration duration{};               // zero: no limit
   enum class Arrivals : std::uint8_t { closed, even, poisson } arrivals = Arrivals::closed;
-  double rate = 0;                        // open loop: requests a second
+  double rate = 0;                              // open loop: requests a second
   Duration timeout = std::chrono::seconds(10);  // of a request
-  std::string server_field;               // of an answer, that names its server; empty: "Server: X" in its body
-  std::uint64_t seed = 1;                 // of Poisson's times
+  std::string server_field;                     // of an answer, that names its server; empty: "Server: X" in its body
+  std::uint64_t seed = 1;                       // of Poisson's times
   // Sees every answer. What is wrong with it, in a few words; empty: nothing.
   std::function<std::string(const Answer&)> check;
 };
 
 struct LoadResult {
   std::uint64_t sent = 0;
-  std::uint64_t good = 0;        // 2xx, and nothing wrong with it
-  std::uint64_t refused = 0;     // 429 or 503: the target said that it has enough
-  std::uint64_t failed = 0;      // all else
-  std::uint64_t unfinished = 0;  // under way, or due, when it was ended
+  std::uint64_t good = 0;                       // 2xx, and nothing wrong with it
+  std::uint64_t refused = 0;                    // 429 or 503: the target said that it has enough
+  std::uint64_t failed = 0;                     // all else
+  std::uint64_t unfinished = 0;                 // under way, or due, when it was ended
   std::map<std::string, std::uint64_t> faults;  // of the refused and the failed: what, and how often
   base::Histogram latency;                      // of good answers, from when they were due
   base::Histogram service;                      // the same from when they were sent
@@ -122,11 +122,11 @@ class Load {
   base::Random random_;
   Time begun_{};
   Time last_good_{};
-  std::uint64_t next_ = 0;        // number of the next request
+  std::uint64_t next_ = 0;  // number of the next request
   std::uint64_t bad_in_a_row_ = 0;
-  bool over_ = false;             // no more requests
-  std::vector<Connection*> idle_; // open loop: the last one used is used next
-  std::deque<Time> waiting_;      // open loop: due, and no connection free
+  bool over_ = false;              // no more requests
+  std::vector<Connection*> idle_;  // open loop: the last one used is used next
+  std::deque<Time> waiting_;       // open loop: due, and no connection free
   wire::ObjectPool<wire::ResponseReader> readers_;
   io::Scope connections_;
   io::Scope watching_;

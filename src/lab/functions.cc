@@ -1,0 +1,245 @@
+// A-4: hash functions, probing and virtual servers of the slotted ring: how uneven each choice is, and why.
+#include <cmath>
+
+#include "lab/experiments.h"
+#include "lab/picture.h"
+#include "lab/shares.h"
+#include "lab/statistics.h"
+
+namespace ringmaster::lab {
+
+using balance::Polynomial;
+using balance::Probing;
+using balance::Ring;
+using balance::RingSettings;
+
+namespace {
+
+constexpr std::uint32_t kLargeRing = 4096;
+constexpr std::uint32_t kLargeMost = 200;  // virtual servers
+constexpr double kWorst = 3;               // three servers, and one has it all
+
+struct Pair {
+  std::string name;
+  std::string request;  // H, or "xxhash"
+  std::string virtual_; // Φ
+};
+
+std::vector<Pair> pairs(const Settings& settings) {
+  std::vector<Pair> all = {{"S1", "i*i + 2*i + 17", "i*i + j*j + 2*j + 25"},
+                           {"S2", "i + 2*i*i + 17", "i + j + 2*j*j + 25"},
+                           {"variant 1", "i*i + 2*i + 199", "i*i + j*j + 2*i*j + 199"},
+                           {"variant 2", "5*i + 21", "i^3 + 2*i + 15*j + 17"},
+                           {"variant 3", "1427*i*i + 2503*i + 2003", "1249*i*i + 2287*j*j + 1663*j + 2287"},
+                           {"xxHash", "xxhash", "xxhash"}};
+  if (!settings.request_function.empty()) all.push_back({"yours", settings.request_function, settings.virtual_function});
+  return all;
+}
+
+Result<balance::RingFunction> function_of(const std::string& text, bool allow_j) {
+  balance::RingFunction function;
+  if (text == "xxhash") return function;
+  auto parsed = Polynomial::parse(text, allow_j);
+  if (!parsed) return base::fail(parsed.error().code, "the function '" + text + "': " + base::describe(parsed.error()));
+  function.xxhash = false;
+  function.polynomial = std::move(*parsed);
+  return function;
+}
+
+Result<Case> case_of(const Pair& pair, Probing probing) {
+  Case made;
+  made.name = pair.name + " " + probing_name(probing);
+  made.policy = balance::Policy::ring;
+  made.settings = "policy = \"ring\"\nkey = \"request_id\"\n[pool.web.ring]\nrequest_function = \"" + pair.request + "\"\nvirtual_function = \"" + pair.virtual_ +
+                  "\"\nprobing = \"" + probing_name(probing) + "\"\n";
+  const auto request = function_of(pair.request, false);
+  if (!request) return std::unexpected(request.error());
+  const auto virtual_ = function_of(pair.virtual_, true);
+  if (!virtual_) return std::unexpected(virtual_.error());
+  made.ring.request_function = *request;
+  made.ring.virtual_function = *virtual_;
+  made.ring.probing = probing;
+  return made;
+}
+
+// How many of the request ids fall on each ring slot.
+std::vector<double> residues(const RingSettings& ring) {
+  std::vector<double> counts(ring.slots, 0);
+  for (std::uint64_t id = kIdFirst; id <= kIdLast; ++id) ++counts[ring.request_function.evaluate(id, 0, ring.slots)];
+  return counts;
+}
+
+Result<Ring> build(RingSettings ring, unsigned servers, std::uint32_t virtual_servers) {
+  ring.virtual_servers = virtual_servers;
+  std::vector<Ring::Server> all;
+  for (unsigned slot = 1; slot <= servers; ++slot) all.push_back({slot});
+  return Ring::build(ring, all);
+}
+
+double imbalance(const RingSettings& settings, const std::vector<double>& counts, unsigned servers, std::uint32_t virtual_servers) {
+  const auto ring = build(settings, servers, virtual_servers);
+  if (!ring) return NAN;
+  std::vector<double> loads(servers, 0);
+  for (std::uint32_t slot = 0; slot < ring->slots(); ++slot) loads[ring->owner(ring->occupied_from(slot))] += counts[slot];
+  return spread_of(loads).max_to_mean;
+}
+
+// A picture of the imbalance for each K, with a row for each case.
+void draw_map(const std::vector<Case>& cases, unsigned servers, std::uint32_t slots, std::uint32_t most, const std::string& name, Section& section) {
+  Table table{name, "", {"functions", "row", "K", "max ÷ mean"}, {}, false};
+  std::vector<std::string> rows;
+  for (std::size_t row = 0; row < cases.size(); ++row) {
+    RingSettings ring = cases[row].ring;
+    ring.slots = slots;
+    const std::vector<double> counts = residues(ring);
+    rows.push_back(cases[row].name);
+    for (std::uint32_t k = 1; k <= most; ++k) {
+      table.add({cases[row].name, std::to_string(row), std::to_string(k), cell(imbalance(ring, counts, servers, k))});
+    }
+  }
+  section.pictures.push_back({name, "Load of the busiest server ÷ mean: N = " + std::to_string(servers) + " servers, M = " + std::to_string(slots) + " slots, exact",
+                              map(table, "K", "row", "max ÷ mean", rows, {"virtual servers of each (K)", "", false, false, {}}, "busiest ÷ mean", 1, kWorst)});
+  section.tables.push_back(std::move(table));
+}
+
+// Why: what H reaches, and where Φ puts the virtual servers.
+void explain(const std::vector<Case>& cases, Section& section) {
+  Table table{"functions_why",
+              "Why: the residues that H reaches, and the gaps between virtual servers (N = 3, K = 9, M = 512)",
+              {"functions", "H reaches", "the most hit slot's share %", "gaps: longest", "gaps: median", "slots that Φ hits first", "max ÷ mean"},
+              {},
+              true};
+  Table gaps{"functions_gaps", "", {"rank"}, {}, false};
+  std::vector<std::vector<double>> lengths;
+  static constexpr unsigned kServers = 3;
+  static constexpr std::uint32_t kVirtual = 9;
+  for (const Case& each : cases) {
+    const std::vector<double> counts = residues(each.ring);
+    const auto reached = std::ranges::count_if(counts, [](double count) { return count > 0; });
+    const auto ring = build(each.ring, kServers, kVirtual);
+    if (!ring) continue;
+    std::vector<double> of_case;
+    std::uint32_t last = 0;
+    std::uint32_t first = Ring::kNobody;
+    for (std::uint32_t slot = 0; slot < ring->slots(); ++slot) {
+      if (ring->owner(slot) == Ring::kNobody) continue;
+      if (first == Ring::kNobody) {
+        first = slot;
+      } else {
+        of_case.push_back(slot - last);
+      }
+      last = slot;
+    }
+    of_case.push_back(ring->slots() - last + first);
+    std::ranges::sort(of_case, std::greater());
+    std::vector<bool> hit(each.ring.slots, false);
+    for (unsigned i = 0; i < kServers; ++i) {
+      for (unsigned j = 0; j < kVirtual; ++j) hit[each.ring.virtual_function.evaluate(i + each.ring.server_base, j + each.ring.virtual_base, each.ring.slots)] = true;
+    }
+    table.add({each.name, cell(static_cast<std::uint64_t>(reached)), cell(std::ranges::max(counts) * 100 / (kIdLast - kIdFirst + 1), 2), cell(of_case.front(), 0),
+               cell(median(of_case), 0), cell(static_cast<std::uint64_t>(std::ranges::count(hit, true))), cell(imbalance(each.ring, counts, kServers, kVirtual))});
+    if (each.ring.probing == Probing::linear) {
+      gaps.columns.push_back(each.name);
+      lengths.push_back(std::move(of_case));
+    }
+  }
+  for (std::size_t rank = 0; rank < kServers * kVirtual; ++rank) {
+    std::vector<std::string> row = {std::to_string(rank + 1)};
+    for (const auto& of_case : lengths) row.push_back(rank < of_case.size() ? cell(of_case[rank], 0) : "");
+    gaps.add(std::move(row));
+  }
+  const std::vector<std::string> names(gaps.columns.begin() + 1, gaps.columns.end());
+  section.pictures.push_back({"functions_gaps", "Gaps between virtual servers on the ring, longest first (N = 3, K = 9, linear probing)",
+                              lines(gaps, "rank", names, {"gap, by rank", "ring slots", false, false, {}})});
+  section.tables.push_back(std::move(table));
+  section.tables.push_back(std::move(gaps));
+}
+
+struct Tried {
+  Table counts{"functions", "Requests per server, and how often chance alone would bring a difference from the exact shares as large as this", {"functions", "N", "server", "requests", "expected"}, {}, false};
+  Table summary{"functions_summary", "Real requests", {"functions", "N", "standard deviation", "max ÷ mean", "p"}, {}, true};
+  Table wide{"functions_scaling", "", {"N"}, {}, false};
+  double least_p = 1;
+};
+
+// A-1 and A-2 again: N from 2 to 6, by requests.
+Async<Result<void>> try_case(Lab& lab, const Case& each, Tried& tried, std::map<unsigned, std::vector<std::string>>& deviations, Section& section) {
+  auto stack = co_await lab.stack(demo_servers(2) + each.settings);
+  if (!stack) co_return std::unexpected(stack.error());
+  section.configuration = (*stack)->configuration();
+  Result<void> outcome;
+  for (unsigned servers = 2; servers <= 6 && !lab.interrupted(); ++servers) {
+    outcome = co_await (*stack)->resize(servers);
+    if (!outcome) break;
+    const std::string what = "functions, " + each.name + ", N = " + std::to_string(servers);
+    const auto counted = co_await count_answers(lab, **stack, lab.requests(), what, section);
+    if (!counted) {
+      outcome = std::unexpected(counted.error());
+      break;
+    }
+    const auto shares = expected_shares(each, servers);
+    const double p = goodness_of_fit(counted->answers, shares);
+    const Spread spread = spread_of({counted->answers.begin(), counted->answers.end()});
+    tried.least_p = std::min(tried.least_p, p);
+    const auto total = static_cast<double>(counted->load.good);
+    for (std::size_t i = 0; i < shares.size(); ++i) {
+      tried.counts.add({each.name, std::to_string(servers), counted->servers[i], cell(counted->answers[i]), cell(total * shares[i], 1)});
+    }
+    tried.summary.add({each.name, std::to_string(servers), cell(spread.deviation, 1), cell(spread.max_to_mean), cell(p, 4)});
+    deviations[servers].push_back(cell(spread.deviation, 1));
+    if (servers == 3) section.numbers[each.name + ", N = 3, max ÷ mean"] = spread.max_to_mean;
+  }
+  co_await (*stack)->stop();
+  co_return outcome;
+}
+
+}  // namespace
+
+Async<Result<void>> functions(Lab& lab, Section& section) {
+  section.title = "Hash functions and virtual servers";
+  std::vector<Case> cases;
+  for (const Pair& pair : pairs(lab.settings())) {
+    for (const Probing probing : {Probing::linear, Probing::quadratic}) {
+      auto made = case_of(pair, probing);
+      if (!made) co_return std::unexpected(made.error());
+      cases.push_back(std::move(*made));
+    }
+  }
+  Tried tried;
+  std::map<unsigned, std::vector<std::string>> deviations;
+  Result<void> outcome;
+  for (const Case& each : cases) {
+    if (lab.interrupted() || !outcome) break;
+    outcome = co_await try_case(lab, each, tried, deviations, section);
+    if (each.ring.probing == Probing::linear) tried.wide.columns.push_back(each.name);
+  }
+  section.done = "Each pair of functions, with both kinds of probing, was tried with " + cell(lab.requests()) +
+                 " requests for N = 2 to 6 servers and compared with the exact shares; and for every K from 1 up while N · K fits the ring the imbalance over all 900,000 request ids was computed.";
+  section.tables = {tried.counts, tried.summary};
+  if (lab.interrupted() || !outcome) co_return outcome;
+  for (auto& [servers, cells] : deviations) {
+    std::vector<std::string> row = {std::to_string(servers)};
+    for (std::size_t i = 0; i < cells.size(); i += 2) row.push_back(cells[i]);  // linear and quadratic take turns
+    tried.wide.add(std::move(row));
+  }
+  const std::vector<std::string> names(tried.wide.columns.begin() + 1, tried.wide.columns.end());
+  section.pictures.push_back({"functions_scaling", "How evenly " + cell(lab.requests()) + " requests spread, by hash functions (linear probing)",
+                              lines(tried.wide, "N", names, {"servers (N)", "standard deviation of requests per server", false, false, "set xtics 1\n"})});
+  section.tables.push_back(tried.wide);
+  const RingSettings printed;
+  draw_map(cases, 3, printed.slots, printed.slots / 3, "functions_map3", section);
+  draw_map(cases, 6, printed.slots, printed.slots / 6, "functions_map6", section);
+  draw_map(cases, 3, kLargeRing, kLargeMost, "functions_large", section);
+  explain(cases, section);
+  const auto& why = section.tables[section.tables.size() - 2];
+  const auto ratio = [&](std::size_t row) { return why.rows.at(row).back(); };
+  const auto reached = [&](std::size_t row) { return why.rows.at(row).at(1); };
+  section.outcome = "With three servers and K = 9 the busiest server gets " + ratio(0) + " times the mean with S1's functions, " + ratio(3) + " times with S2's (quadratic probing), and " +
+                    ratio(10) + " times with xxHash; requests agreed with the exact shares (least likely p = " + cell(tried.least_p, 4) + ").";
+  section.why = "H of S1 reaches only " + reached(0) + " of the 512 slots and that of S2 " + reached(2) + ", because a square has few remainders modulo a power of two, where xxHash reaches " +
+                reached(10) + "; and a Φ that grows slowly puts a server's places side by side, so that a few long gaps decide everything and more virtual servers help little, "
+                "while a hash gives many short gaps that even out as K grows.";
+  co_return outcome;
+}
+
+}  // namespace ringmaster::lab
