@@ -43,7 +43,8 @@ class Terminal final : public lab::Progress {
     std::string bar;
     for (std::size_t i = 0; i < kWidth; ++i) bar += i < full ? "█" : "░";
     const auto rate = static_cast<double>(load.result().good) / std::max(seconds, 0.001);
-    print(bar + " " + lab::cell(share * 100, 0) + " %  " + lab::cell(rate, 0) + "/s  " + (share > 0.01 ? lab::cell(seconds / share - seconds, 0) + " s left  " : "") + what_);
+    print(bar + " " + lab::cell(share * 100, 0) + " %  " + lab::cell(rate, 0) + "/s  " +
+          (share > 0.01 ? lab::cell(seconds / share - seconds, 0) + " s left  " : "") + what_);
   }
   void end(const std::string& what) override {
     if (is_one_) std::fputs("\r\033[K", stderr);
@@ -196,10 +197,17 @@ Async<Result<bool>> run_experiments(io::Loop& loop, LabOptions& options, lab::In
 void print_load(const lab::LoadResult& result, bool as_json) {
   const auto ms = [](const base::Histogram& histogram, double share) { return base::to_ms(histogram.percentile(share)); };
   if (as_json) {
-    json out = {{"sent", result.sent}, {"good", result.good}, {"refused", result.refused}, {"failed", result.failed}, {"unfinished", result.unfinished},
-                {"seconds", std::chrono::duration<double>(result.took).count()}, {"rate", result.rate()}, {"connections", result.connections},
+    json out = {{"sent", result.sent},
+                {"good", result.good},
+                {"refused", result.refused},
+                {"failed", result.failed},
+                {"unfinished", result.unfinished},
+                {"seconds", std::chrono::duration<double>(result.took).count()},
+                {"rate", result.rate()},
+                {"connections", result.connections},
                 {"mean_ms", base::to_ms(result.latency.mean())}};
-    for (const auto& [name, share] : {std::pair{"p50_ms", 0.5}, {"p90_ms", 0.9}, {"p99_ms", 0.99}, {"p999_ms", 0.999}, {"max_ms", 1.0}}) out[name] = ms(result.latency, share);
+    for (const auto& [name, share] : {std::pair{"p50_ms", 0.5}, {"p90_ms", 0.9}, {"p99_ms", 0.99}, {"p999_ms", 0.999}, {"max_ms", 1.0}})
+      out[name] = ms(result.latency, share);
     out["service_p50_ms"] = ms(result.service, 0.5);
     out["service_p99_ms"] = ms(result.service, 0.99);
     out["lateness_p99_ms"] = ms(result.lateness, 0.99);
@@ -208,13 +216,14 @@ void print_load(const lab::LoadResult& result, bool as_json) {
     std::printf("%s\n", out.dump(-1, ' ', false, json::error_handler_t::replace).c_str());
     return;
   }
-  std::printf("%llu requests in %.2f s over %u connections: %.0f/s\n", static_cast<unsigned long long>(result.sent), std::chrono::duration<double>(result.took).count(),
-              result.connections, result.rate());
-  std::printf("  good %llu, refused %llu, failed %llu, unfinished %llu\n", static_cast<unsigned long long>(result.good), static_cast<unsigned long long>(result.refused),
-              static_cast<unsigned long long>(result.failed), static_cast<unsigned long long>(result.unfinished));
+  std::printf("%llu requests in %.2f s over %u connections: %.0f/s\n", static_cast<unsigned long long>(result.sent),
+              std::chrono::duration<double>(result.took).count(), result.connections, result.rate());
+  std::printf("  good %llu, refused %llu, failed %llu, unfinished %llu\n", static_cast<unsigned long long>(result.good),
+              static_cast<unsigned long long>(result.refused), static_cast<unsigned long long>(result.failed),
+              static_cast<unsigned long long>(result.unfinished));
   if (!result.faults.empty()) std::printf("  not good: %s\n", base::log::printable(result.describe_faults(), 500).c_str());
-  std::printf("  latency ms: mean %.3f, 50 %% %.3f, 90 %% %.3f, 99 %% %.3f, 99.9 %% %.3f, max %.3f\n", base::to_ms(result.latency.mean()), ms(result.latency, 0.5),
-              ms(result.latency, 0.9), ms(result.latency, 0.99), ms(result.latency, 0.999), ms(result.latency, 1));
+  std::printf("  latency ms: mean %.3f, 50 %% %.3f, 90 %% %.3f, 99 %% %.3f, 99.9 %% %.3f, max %.3f\n", base::to_ms(result.latency.mean()),
+              ms(result.latency, 0.5), ms(result.latency, 0.9), ms(result.latency, 0.99), ms(result.latency, 0.999), ms(result.latency, 1));
   if (result.lateness.total() > 0) {
     std::printf("  counted from when requests were due; from when they were sent: 50 %% %.3f, 99 %% %.3f; the generator itself was late by 99 %% %.3f\n",
                 ms(result.service, 0.5), ms(result.service, 0.99), ms(result.lateness, 0.99));
@@ -253,8 +262,8 @@ int run_on_loop(Options& options, Async<Result<bool>> (*work)(io::Loop&, Options
   lab::Interrupt interrupt;
   Terminal terminal(system);
   Result<bool> outcome = base::fail(Code::internal);
-  const auto fiber = [](io::Loop& l, Options& o, Async<Result<bool>> (*w)(io::Loop&, Options&, lab::Interrupt&, lab::Progress&), lab::Interrupt& i, lab::Progress& p,
-                        Result<bool>& out) -> Async<void> {
+  const auto fiber = [](io::Loop& l, Options& o, Async<Result<bool>> (*w)(io::Loop&, Options&, lab::Interrupt&, lab::Progress&), lab::Interrupt& i,
+                        lab::Progress& p, Result<bool>& out) -> Async<void> {
     out = co_await w(l, o, i, p);
     l.stop();
   };

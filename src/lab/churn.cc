@@ -22,7 +22,8 @@ struct Candidate {
 std::vector<Candidate> candidates() {
   std::vector<Candidate> all;
   const std::string key = "key = \"query:i\"\n";
-  for (const auto& [name, policy] : {std::pair{"rendezvous", Policy::rendezvous}, {"maglev", Policy::maglev}, {"round_robin", Policy::round_robin}, {"random", Policy::random}}) {
+  for (const auto& [name, policy] :
+       {std::pair{"rendezvous", Policy::rendezvous}, {"maglev", Policy::maglev}, {"round_robin", Policy::round_robin}, {"random", Policy::random}}) {
     Case each;
     each.name = name;
     each.policy = policy;
@@ -119,8 +120,10 @@ void compute(const Lab& lab, Section& section) {
     table.add(std::move(row));
   }
   const std::vector<std::string> names(table.columns.begin() + 1, table.columns.end());
-  section.pictures.push_back({"churn_computed", "Keys that move when one server joins N others, computed",
-                              lines(table, "N", names, {"servers before (N)", "keys that move, %", true, true, "set xrange [1.8:60]\n"})});
+  section.pictures.push_back(
+      {"churn_computed", "Keys that move when one server joins N others, computed",
+       lines(table, "N", names,
+             {"servers before (N)", "keys that move, %", true, true, "set xrange [1.8:60]\nset xtics (2, 3, 4, 6, 8, 12, 16, 24, 36, 55)\n"})});
   section.tables.push_back(std::move(table));
 }
 
@@ -149,13 +152,20 @@ Async<Result<void>> churn(Lab& lab, Section& section) {
     section.numbers[candidate.each.name + ", removed, %"] = moves->removed;
     section.numbers[candidate.each.name + ", replaced, %"] = moves->replaced;
   }
-  section.done = "The same " + cell(lab.requests()) + " keys were asked for before and after a sixth server was added to five, after it was removed, and after one was killed and replaced; the servers that answered were compared.";
+  section.done = "The same " + cell(lab.requests()) +
+                 " keys were asked for before and after a sixth server was added to five, after it was removed, and after one was killed and replaced; the "
+                 "servers that answered were compared.";
   if (!table.rows.empty()) {
     const auto& first = table.rows.front();
-    section.outcome = "By rendezvous hashing " + first[1] + " % of the keys moved when a server was added, " + first[2] + " % when it was removed, and " + first[3] + " % when one was replaced.";
-    section.why = "The least possible is 1 in 6, the new server's share (16.67 %), and none for a replacement, since hashing is over slots and the next one sits in the same slot; policies that know "
-                  "no keys send a key anywhere at any time, so five of six keys 'move' without any change; on the ring the new server's share, and so what moves, depends on the gaps that it happens to cut.";
-    section.pictures.push_back({"churn", "Keys that change their server, five servers and one more", bars(table, "policy", {"added", "removed", "replaced"}, {"", "keys that moved, %", false, false, {}})});
+    section.outcome = "By rendezvous hashing " + first[1] + " % of the keys moved when a server was added, " + first[2] + " % when it was removed, and " +
+                      first[3] + " % when one was replaced.";
+    section.why =
+        "The least possible is 1 in 6, the new server's share (16.67 %), and none for a replacement, since hashing is over slots and the next one sits in the "
+        "same slot; policies that know "
+        "no keys send a key anywhere at any time, so five of six keys 'move' without any change; on the ring the new server's share, and so what moves, "
+        "depends on the gaps that it happens to cut.";
+    section.pictures.push_back({"churn", "Keys that change their server, five servers and one more",
+                                bars(table, "policy", {"added", "removed", "replaced"}, {"", "keys that moved, %", false, false, {}})});
   }
   section.tables.push_back(std::move(table));
   if (outcome) compute(lab, section);

@@ -13,10 +13,12 @@ Async<Result<void>> classic(Lab& lab, Section& section) {
   const Case ring = ring_case("s1", balance::Probing::linear);
   section.title = "10,000 requests, as the classic systems were tried";
   section.done = cell(requests) + " requests for /home were sent over 64 connections to " +
-                 (lab.settings().target ? "the Ringmaster at " + lab.settings().target->host : "three servers on the slotted ring with H(i) = i² + 2i + 17 and Φ(i,j) = i² + j² + 2j + 25") +
+                 (lab.settings().target ? "the Ringmaster at " + lab.settings().target->host
+                                        : "three servers on the slotted ring with H(i) = i² + 2i + 17 and Φ(i,j) = i² + j² + 2j + 25") +
                  ", " + std::to_string(rounds) + " times.";
-  section.why = "Connections are kept and shared, the servers are reached by Unix sockets, and all programs run on this one machine, so that a request is a few "
-                "system calls and no handshake; published runs of such systems, with a new connection and a new process for each step, took 15 to 52 s.";
+  section.why =
+      "Connections are kept and shared, the servers are reached by Unix sockets, and all programs run on this one machine, so that a request is a few "
+      "system calls and no handshake; published runs of such systems, with a new connection and a new process for each step, took 15 to 52 s.";
   auto stack = co_await lab.stack(demo_servers(3) + ring.settings);
   if (!stack) co_return std::unexpected(stack.error());
   section.configuration = (*stack)->configuration();
@@ -39,7 +41,8 @@ Async<Result<void>> classic(Lab& lab, Section& section) {
   section.numbers["seconds"] = median(seconds);
   section.outcome = "They were answered in " + cell(median(seconds)) + " s (median of " + std::to_string(seconds.size()) + " runs).";
   section.tables.push_back(runs);
-  section.pictures.push_back({"classic", "Seconds for " + cell(requests) + " requests at N = 3, each run", bars(runs, "run", {"seconds"}, {"run", "seconds", false, false, {}})});
+  section.pictures.push_back(
+      {"classic", "Seconds for " + cell(requests) + " requests at N = 3, each run", bars(runs, "run", {"seconds"}, {"run", "seconds", false, false, {}})});
   co_return outcome;
 }
 

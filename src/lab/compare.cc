@@ -66,7 +66,8 @@ Result<std::string> compare(io::System& system, const std::string& before, const
             compare_numbers(experiment.value("numbers", json::object()), other.value("numbers", json::object()));
     for (const auto* run : {&experiment, &other}) {
       if (run->value("interrupted", false)) text += "  " + std::string(run == &other ? after : before) + " was ended before its time\n";
-      for (const json& fault : run->value("faults", json::array())) text += "  fault in " + std::string(run == &other ? after : before) + ": " + as_text(fault) + "\n";
+      for (const json& fault : run->value("faults", json::array()))
+        text += "  fault in " + std::string(run == &other ? after : before) + ": " + as_text(fault) + "\n";
     }
   }
   for (const auto& [name, experiment] : (*b)["experiments"].items()) {

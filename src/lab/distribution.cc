@@ -87,8 +87,9 @@ void conclude(const Lab& lab, const Found& found, Section& section) {
   section.pictures.push_back({"distribution", cell(lab.requests()) + " requests over three servers, by policy",
                               bars(found.three, "policy", {"server 1", "server 2", "server 3"},
                                    {"", "requests answered", false, false, "set xtics rotate by -35 left\nset bmargin 9\n"})});
-  section.outcome = "With three servers the busiest got " + ratio_of("rendezvous") + " times the mean by rendezvous hashing, but " + ratio_of("ring s1 linear") +
-                    " times on the ring with S1's printed functions and " + ratio_of("ring s2 quadratic") + " times with S2's; of " + std::to_string(found.judged) +
+  section.outcome = "With three servers the busiest got " + ratio_of("rendezvous") + " times the mean by rendezvous hashing, but " +
+                    ratio_of("ring s1 linear") + " times on the ring with S1's printed functions and " + ratio_of("ring s2 quadratic") +
+                    " times with S2's; of " + std::to_string(found.judged) +
                     " comparisons with the exact expectation the least likely had p = " + cell(found.least_p, 4) + ".";
 }
 
@@ -115,8 +116,11 @@ Async<Result<void>> measure_running(Lab& lab, Found& found, Section& section) {
   if (!counts) co_return std::unexpected(counts.error());
   const std::vector<double> even(counts->answers.size(), 1.0 / static_cast<double>(std::max<std::size_t>(counts->answers.size(), 1)));
   add(found, "as it is configured", true, *counts, even);
-  section.done = cell(counts->load.sent) + " requests were sent to " + lab.settings().target->host + lab.settings().target->path + ", and the servers that answered were counted.";
-  section.why = "What is expected here is an even spread by chance: p is how often chance alone would be as uneven as this, so a very small one says that the policy is not even.";
+  section.done = cell(counts->load.sent) + " requests were sent to " + lab.settings().target->host + lab.settings().target->path +
+                 ", and the servers that answered were counted.";
+  section.why =
+      "What is expected here is an even spread by chance: p is how often chance alone would be as uneven as this, so a very small one says that the policy is "
+      "not even.";
   conclude(lab, found, section);
   section.outcome = counts->answers.empty() ? "Nothing was answered."
                                             : std::to_string(counts->answers.size()) + " servers answered; the busiest got " + found.summary.rows.front()[3] +
@@ -131,9 +135,13 @@ Async<Result<void>> distribution(Lab& lab, Section& section) {
   section.title = "Requests per server, by policy";
   if (lab.settings().target) co_return co_await measure_running(lab, found, section);
   section.done = "For each policy, and for N = 2 to 6 servers, " + cell(lab.requests()) +
-                 " requests over 64 connections were counted by the server that answered, and compared with the exact expectation: what the policy does with every one of the 900,000 request ids.";
-  section.why = "Good hashing spreads random ids as evenly as chance allows; the printed polynomials do not, as a square takes few values modulo 512, so that most of the ring is never "
-                "hit and long gaps fall to one server (see functions); policies that take turns or look at the load are even by design, and first_available fills one server before it uses the next.";
+                 " requests over 64 connections were counted by the server that answered, and compared with the exact expectation: what the policy does with "
+                 "every one of the 900,000 request ids.";
+  section.why =
+      "Good hashing spreads random ids as evenly as chance allows; the printed polynomials do not, as a square takes few values modulo 512, so that most of "
+      "the ring is never "
+      "hit and long gaps fall to one server (see functions); policies that take turns are exact by design, those that look at the load are as even as the "
+      "servers are equal at that moment, and first_available fills one server before it uses the next.";
   Result<void> outcome;
   for (const Case& each : cases()) {
     if (lab.interrupted() || !outcome) break;

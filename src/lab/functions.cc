@@ -21,8 +21,8 @@ constexpr double kWorst = 3;               // three servers, and one has it all
 
 struct Pair {
   std::string name;
-  std::string request;  // H, or "xxhash"
-  std::string virtual_; // Φ
+  std::string request;   // H, or "xxhash"
+  std::string virtual_;  // Φ
 };
 
 std::vector<Pair> pairs(const Settings& settings) {
@@ -50,8 +50,8 @@ Result<Case> case_of(const Pair& pair, Probing probing) {
   Case made;
   made.name = pair.name + " " + probing_name(probing);
   made.policy = balance::Policy::ring;
-  made.settings = "policy = \"ring\"\nkey = \"request_id\"\n[pool.web.ring]\nrequest_function = \"" + pair.request + "\"\nvirtual_function = \"" + pair.virtual_ +
-                  "\"\nprobing = \"" + probing_name(probing) + "\"\n";
+  made.settings = "policy = \"ring\"\nkey = \"request_id\"\n[pool.web.ring]\nrequest_function = \"" + pair.request + "\"\nvirtual_function = \"" +
+                  pair.virtual_ + "\"\nprobing = \"" + probing_name(probing) + "\"\n";
   const auto request = function_of(pair.request, false);
   if (!request) return std::unexpected(request.error());
   const auto virtual_ = function_of(pair.virtual_, true);
@@ -97,7 +97,8 @@ void draw_map(const std::vector<Case>& cases, unsigned servers, std::uint32_t sl
       table.add({cases[row].name, std::to_string(row), std::to_string(k), cell(imbalance(ring, counts, servers, k))});
     }
   }
-  section.pictures.push_back({name, "Load of the busiest server ÷ mean: N = " + std::to_string(servers) + " servers, M = " + std::to_string(slots) + " slots, exact",
+  section.pictures.push_back({name,
+                              "Load of the busiest server ÷ mean: N = " + std::to_string(servers) + " servers, M = " + std::to_string(slots) + " slots, exact",
                               map(table, "K", "row", "max ÷ mean", rows, {"virtual servers of each (K)", "", false, false, {}}, "busiest ÷ mean", 1, kWorst)});
   section.tables.push_back(std::move(table));
 }
@@ -134,10 +135,12 @@ void explain(const std::vector<Case>& cases, Section& section) {
     std::ranges::sort(of_case, std::greater());
     std::vector<bool> hit(each.ring.slots, false);
     for (unsigned i = 0; i < kServers; ++i) {
-      for (unsigned j = 0; j < kVirtual; ++j) hit[each.ring.virtual_function.evaluate(i + each.ring.server_base, j + each.ring.virtual_base, each.ring.slots)] = true;
+      for (unsigned j = 0; j < kVirtual; ++j)
+        hit[each.ring.virtual_function.evaluate(i + each.ring.server_base, j + each.ring.virtual_base, each.ring.slots)] = true;
     }
-    table.add({each.name, cell(static_cast<std::uint64_t>(reached)), cell(std::ranges::max(counts) * 100 / (kIdLast - kIdFirst + 1), 2), cell(of_case.front(), 0),
-               cell(median(of_case), 0), cell(static_cast<std::uint64_t>(std::ranges::count(hit, true))), cell(imbalance(each.ring, counts, kServers, kVirtual))});
+    table.add({each.name, cell(static_cast<std::uint64_t>(reached)), cell(std::ranges::max(counts) * 100 / (kIdLast - kIdFirst + 1), 2),
+               cell(of_case.front(), 0), cell(median(of_case), 0), cell(static_cast<std::uint64_t>(std::ranges::count(hit, true))),
+               cell(imbalance(each.ring, counts, kServers, kVirtual))});
     if (each.ring.probing == Probing::linear) {
       gaps.columns.push_back(each.name);
       lengths.push_back(std::move(of_case));
@@ -156,7 +159,11 @@ void explain(const std::vector<Case>& cases, Section& section) {
 }
 
 struct Tried {
-  Table counts{"functions", "Requests per server, and how often chance alone would bring a difference from the exact shares as large as this", {"functions", "N", "server", "requests", "expected"}, {}, false};
+  Table counts{"functions",
+               "Requests per server, and how often chance alone would bring a difference from the exact shares as large as this",
+               {"functions", "N", "server", "requests", "expected"},
+               {},
+               false};
   Table summary{"functions_summary", "Real requests", {"functions", "N", "standard deviation", "max ÷ mean", "p"}, {}, true};
   Table wide{"functions_scaling", "", {"N"}, {}, false};
   double least_p = 1;
@@ -214,7 +221,8 @@ Async<Result<void>> functions(Lab& lab, Section& section) {
     if (each.ring.probing == Probing::linear) tried.wide.columns.push_back(each.name);
   }
   section.done = "Each pair of functions, with both kinds of probing, was tried with " + cell(lab.requests()) +
-                 " requests for N = 2 to 6 servers and compared with the exact shares; and for every K from 1 up while N · K fits the ring the imbalance over all 900,000 request ids was computed.";
+                 " requests for N = 2 to 6 servers and compared with the exact shares; and for every K from 1 up while N · K fits the ring the imbalance over "
+                 "all 900,000 request ids was computed.";
   section.tables = {tried.counts, tried.summary};
   if (lab.interrupted() || !outcome) co_return outcome;
   for (auto& [servers, cells] : deviations) {
@@ -234,11 +242,14 @@ Async<Result<void>> functions(Lab& lab, Section& section) {
   const auto& why = section.tables[section.tables.size() - 2];
   const auto ratio = [&](std::size_t row) { return why.rows.at(row).back(); };
   const auto reached = [&](std::size_t row) { return why.rows.at(row).at(1); };
-  section.outcome = "With three servers and K = 9 the busiest server gets " + ratio(0) + " times the mean with S1's functions, " + ratio(3) + " times with S2's (quadratic probing), and " +
-                    ratio(10) + " times with xxHash; requests agreed with the exact shares (least likely p = " + cell(tried.least_p, 4) + ").";
-  section.why = "H of S1 reaches only " + reached(0) + " of the 512 slots and that of S2 " + reached(2) + ", because a square has few remainders modulo a power of two, where xxHash reaches " +
-                reached(10) + "; and a Φ that grows slowly puts a server's places side by side, so that a few long gaps decide everything and more virtual servers help little, "
-                "while a hash gives many short gaps that even out as K grows.";
+  section.outcome = "With three servers and K = 9 the busiest server gets " + ratio(0) + " times the mean with S1's functions, " + ratio(3) +
+                    " times with S2's (quadratic probing), and " + ratio(10) +
+                    " times with xxHash; requests agreed with the exact shares (least likely p = " + cell(tried.least_p, 4) + ").";
+  section.why =
+      "H of S1 reaches only " + reached(0) + " of the 512 slots and that of S2 " + reached(2) +
+      ", because a square has few remainders modulo a power of two, where xxHash reaches " + reached(10) +
+      "; and a Φ that grows slowly puts a server's places side by side, so that a few long gaps decide everything and more virtual servers help little, "
+      "while a hash gives many short gaps that even out as K grows.";
   co_return outcome;
 }
 

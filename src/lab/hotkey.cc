@@ -18,8 +18,9 @@ Async<Result<void>> hotkey(Lab& lab, Section& section) {
   const double capacity = kServers * 1000 / kWorkMs;
   const Zipf zipf(kKeys, kExponent);
   section.title = "Hot keys, and bounded load";
-  section.done = "1,000 keys, of which the most popular has " + cell(zipf.share(0) * 100, 0) + " % of all requests (Zipf, exponent 1.2), were asked for at random times at " +
-                 cell(kOffered * 100, 0) + " % of what four servers can do, each of which takes 5 ms for a request and serves one at a time.";
+  section.done = "1,000 keys, of which the most popular has " + cell(zipf.share(0) * 100, 0) +
+                 " % of all requests (Zipf, exponent 1.2), were asked for at random times at " + cell(kOffered * 100, 0) +
+                 " % of what four servers can do, each of which takes 5 ms for a request and serves one at a time.";
   Table table{"hotkey", "Each policy", {"policy", "bounded load", "busiest server %", "requests per second", "median ms", "99 % ms", "unfinished"}, {}, true};
   Table shares{"hotkey_latency", "", {"policy", "without bound", "bounded load 1.25"}, {}, false};
   Result<void> outcome;
@@ -53,7 +54,8 @@ Async<Result<void>> hotkey(Lab& lab, Section& section) {
       for (const auto& [server, count] : answers) busiest = std::max(busiest, count);
       const double share = load.good == 0 ? 0 : busiest * 100 / static_cast<double>(load.good);
       const double p99 = base::to_ms(load.latency.percentile(0.99));
-      table.add({policy, bound == "0" ? "none" : bound, cell(share, 1), cell(load.rate(), 0), cell(base::to_ms(load.latency.percentile(0.5)), 1), cell(p99, 1), cell(load.unfinished)});
+      table.add({policy, bound == "0" ? "none" : bound, cell(share, 1), cell(load.rate(), 0), cell(base::to_ms(load.latency.percentile(0.5)), 1), cell(p99, 1),
+                 cell(load.unfinished)});
       row.push_back(cell(p99, 1));
       const std::string name = policy + (bound == "0" ? ", not bounded" : ", bounded");
       section.numbers[name + ", 99 % ms"] = p99;
@@ -62,10 +64,12 @@ Async<Result<void>> hotkey(Lab& lab, Section& section) {
     if (row.size() == 3) shares.add(std::move(row));
   }
   if (!shares.rows.empty()) {
-    section.outcome = "By rendezvous hashing the busiest server got " + table.rows[0][2] + " % of the requests without a bound and " + table.rows[1][2] + " % with bounded load, and 99 % were answered within " +
-                      table.rows[0][5] + " ms and " + table.rows[1][5] + " ms.";
-    section.why = "Without a bound all requests of the hot key go to one server, which has no more than a quarter of the capacity, so its queue grows for as long as the load lasts; "
-                  "bounded load sends on to the key's next server whatever would give one more than 1.25 times its share of what is in flight.";
+    section.outcome = "By rendezvous hashing the busiest server got " + table.rows[0][2] + " % of the requests without a bound and " + table.rows[1][2] +
+                      " % with bounded load, and 99 % were answered within " + table.rows[0][5] + " ms and " + table.rows[1][5] + " ms.";
+    section.why =
+        "Without a bound all requests of the hot key go to one server, which has no more than a quarter of the capacity, so its queue grows for as long as the "
+        "load lasts; "
+        "bounded load sends on to the key's next server whatever would give one more than 1.25 times its share of what is in flight.";
     section.pictures.push_back({"hotkey", "99 % of requests are answered within: hot keys, with and without bounded load",
                                 bars(shares, "policy", {"without bound", "bounded load 1.25"}, {"", "milliseconds", false, true, {}})});
   }

@@ -26,7 +26,8 @@ std::span<const Experiment> experiments() {
 }
 
 std::string demo_servers(unsigned replicas) {
-  return "command = [\"{ringmaster}\", \"replica\", \"--listen\", \"unix:{socket}\", \"--name\", \"{name}\"]\nhealth = {path = \"/heartbeat\"}\nslow_start = \"0ms\"\nreplicas = " +
+  return "command = [\"{ringmaster}\", \"replica\", \"--listen\", \"unix:{socket}\", \"--name\", \"{name}\"]\nhealth = {path = \"/heartbeat\"}\nslow_start = "
+         "\"0ms\"\nreplicas = " +
          std::to_string(replicas) + "\n";
 }
 
@@ -53,7 +54,8 @@ static Async<void> show(io::Loop& loop, Progress& progress, const Load& load) {
 
 static std::string describe(const LoadResult& result) {
   std::string text = cell(result.good) + " good answers in " + cell(std::chrono::duration<double>(result.took).count(), 2) + " s, " + cell(result.rate(), 0) +
-                     "/s, median " + cell(base::to_ms(result.latency.percentile(0.5))) + " ms, 99 % within " + cell(base::to_ms(result.latency.percentile(0.99))) + " ms";
+                     "/s, median " + cell(base::to_ms(result.latency.percentile(0.5))) + " ms, 99 % within " +
+                     cell(base::to_ms(result.latency.percentile(0.99))) + " ms";
   if (result.refused + result.failed > 0) text += "; not good: " + result.describe_faults();
   if (result.unfinished > 0) text += "; unfinished: " + cell(result.unfinished);
   return text;
@@ -74,13 +76,15 @@ Async<LoadResult> Lab::load(LoadPlan plan, std::string what, Section& section, b
   section.interrupted |= result.interrupted;
   if (!result.ended_because.empty()) section.faults.push_back(what + ": " + result.ended_because);
   if (faults_matter && result.refused + result.failed > 0) {
-    section.faults.push_back(what + ": " + cell(result.refused + result.failed) + " of " + cell(result.sent) + " requests were not answered well: " + result.describe_faults());
+    section.faults.push_back(what + ": " + cell(result.refused + result.failed) + " of " + cell(result.sent) +
+                             " requests were not answered well: " + result.describe_faults());
   }
   co_return result;
 }
 
 // Where what servers say of themselves and what the balancer has counted differ, one of them is wrong.
-static void compare_counts(const Counts& counts, const std::vector<ReplicaSeen>& before, const std::vector<ReplicaSeen>& after, const std::string& what, Section& section) {
+static void compare_counts(const Counts& counts, const std::vector<ReplicaSeen>& before, const std::vector<ReplicaSeen>& after, const std::string& what,
+                           Section& section) {
   static constexpr double kTolerance = 0.01;
   static constexpr double kFew = 5;
   if (before.size() != after.size()) return;

@@ -12,12 +12,12 @@ namespace ringmaster::lab {
 
 struct Settings {
   bool quick = false;
-  std::uint64_t requests = 0;       // of each measurement that counts requests; 0: 10,000, or fewer if quick
+  std::uint64_t requests = 0;  // of each measurement that counts requests; 0: 10,000, or fewer if quick
   std::uint64_t seed = 0;
-  std::optional<Target> target;     // a Ringmaster that runs; none: one of our own
-  std::string admin;                // its admin API, or empty
-  std::string server_field;         // of its answers; see LoadPlan
-  std::string request_function;     // the user's own polynomials, for `functions`; empty: none
+  std::optional<Target> target;  // a Ringmaster that runs; none: one of our own
+  std::string admin;             // its admin API, or empty
+  std::string server_field;      // of its answers; see LoadPlan
+  std::string request_function;  // the user's own polynomials, for `functions`; empty: none
   std::string virtual_function;
 };
 

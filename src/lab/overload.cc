@@ -46,11 +46,18 @@ Async<Point> offer(Lab& lab, Stack& stack, double share, std::string what, Secti
 }  // namespace
 
 Async<Result<void>> overload(Lab& lab, Section& section) {
-  const std::array<Side, 2> sides = {Side{"limited", "max_in_flight = 2\nqueue_length = 20\nqueue_wait = \"100ms\"\n"}, Side{"without limits", "max_in_flight = 0\n"}};
+  const std::array sides = {Side{"limited", "max_in_flight = 2\nqueue_length = 20\nqueue_wait = \"100ms\"\n"}, Side{"without limits", "max_in_flight = 0\n"}};
   section.title = "Overload";
-  section.done = "Requests of 5 ms came at random times, at 0.1 to 5 times the 400 a second that two servers can do; an answer within 250 ms of the time at which its request was due counts as goodput; "
-                 "once with at most 2 in flight at each server and a queue of 20, and once without limits.";
-  Table table{"overload", "Each step, per second", {"offered ÷ capacity", "offered", "goodput, limited", "refused, limited", "99 % ms, limited", "goodput, without limits", "refused, without limits", "99 % ms, without limits"}, {}, true};
+  section.done =
+      "Requests of 5 ms came at random times, at 0.1 to 5 times the 400 a second that two servers can do; an answer within 250 ms of the time at which its "
+      "request was due counts as goodput; "
+      "once with at most 2 in flight at each server and a queue of 20, and once without limits.";
+  Table table{"overload",
+              "Each step, per second",
+              {"offered ÷ capacity", "offered", "goodput, limited", "refused, limited", "99 % ms, limited", "goodput, without limits",
+               "refused, without limits", "99 % ms, without limits"},
+              {},
+              true};
   std::map<std::size_t, std::vector<std::string>> rows;
   std::array<double, 2> last{};
   Result<void> outcome;
@@ -77,14 +84,18 @@ Async<Result<void>> overload(Lab& lab, Section& section) {
     table.add(std::move(row));
   }
   if (rows.size() == kOffered.size() && outcome && !lab.interrupted()) {
-    section.outcome = "At five times the capacity " + cell(last[0], 0) + " requests a second of 400 were still answered in time with limits, and " + cell(last[1], 0) + " without.";
-    section.why = "With limits whoever cannot be served soon is told so at once (503, with Retry-After), and the servers work only on requests that somebody still waits for; without limits all wait in line, "
-                  "the line grows for as long as more comes than goes, and soon every answer is too late.";
+    section.outcome = "At five times the capacity " + cell(last[0], 0) + " requests a second of 400 were still answered in time with limits, and " +
+                      cell(last[1], 0) + " without.";
+    section.why =
+        "With limits whoever cannot be served soon is told so at once (503, with Retry-After), and the servers work only on requests that somebody still waits "
+        "for; without limits all wait in line, "
+        "the line grows for as long as more comes than goes, and soon every answer is too late.";
   }
   if (!table.rows.empty()) {
     section.pictures.push_back({"overload", "Answers in time (250 ms), from a tenth of the capacity to five times as much",
                                 lines(table, "offered", {"goodput, limited", "refused, limited", "goodput, without limits"},
-                                      {"offered, requests per second (capacity: 400)", "per second", false, false, "set yrange [0:800]\nset arrow 1 from 400, graph 0 to 400, graph 1 nohead dt 2 lc rgb '#222222'\n"})});
+                                      {"offered, requests per second (capacity: 400)", "per second", false, false,
+                                       "set yrange [0:800]\nset arrow 1 from 400, graph 0 to 400, graph 1 nohead dt 2 lc rgb '#222222'\n"})});
   }
   section.tables.push_back(std::move(table));
   co_return outcome;

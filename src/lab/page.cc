@@ -41,8 +41,13 @@ static std::string inlined(std::string svg, const std::string& name, const std::
   const std::size_t begin = svg.find("<svg");
   if (begin == std::string::npos) return {};
   svg.erase(0, begin);
-  for (const auto& [from, to] : {std::pair{"#222222", "var(--ink)"}, {"rgb( 34,  34,  34)", "var(--ink)"}, {"rgb(34, 34, 34)", "var(--ink)"},
-                                 {"rgb(204, 204, 204)", "var(--grid)"}, {"#cccccc", "var(--grid)"}, {"rgb(255, 255, 255)", "var(--paper)"}, {"#ffffff", "var(--paper)"}}) {
+  for (const auto& [from, to] : {std::pair{"#222222", "var(--ink)"},
+                                 {"rgb( 34,  34,  34)", "var(--ink)"},
+                                 {"rgb(34, 34, 34)", "var(--ink)"},
+                                 {"rgb(204, 204, 204)", "var(--grid)"},
+                                 {"#cccccc", "var(--grid)"},
+                                 {"rgb(255, 255, 255)", "var(--paper)"},
+                                 {"#ffffff", "var(--paper)"}}) {
     svg = base::replace_all(svg, from, to);
   }
   svg = base::replace_all(svg, " id='", " id='" + name + "-");
@@ -88,12 +93,15 @@ static std::string section_of(const Section& section, const PageParts& parts) {
 }
 
 std::string page(const PageParts& parts) {
-  const auto fact = [&](const char* name) { return parts.run.contains(name) && parts.run[name].is_string() ? escaped(parts.run[name].get<std::string>()) : ""; };
-  std::string text = "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">"
-                     "<title>Ringmaster lab report</title><style>" +
-                     std::string(kStyle) + "</style></head><body>\n<h1>Ringmaster lab report</h1>\n<p class=\"quiet\">" + fact("version") + "; " + fact("started") +
-                     "; " + fact("machine") + "; seed " + (parts.run.contains("seed") ? parts.run["seed"].dump() : "") + "; <code>" + fact("command") +
-                     "</code>; all of it: <a href=\"run.json\">run.json</a></p>\n";
+  const auto fact = [&](const char* name) {
+    return parts.run.contains(name) && parts.run[name].is_string() ? escaped(parts.run[name].get<std::string>()) : "";
+  };
+  std::string text =
+      "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">"
+      "<title>Ringmaster lab report</title><style>" +
+      std::string(kStyle) + "</style></head><body>\n<h1>Ringmaster lab report</h1>\n<p class=\"quiet\">" + fact("version") + "; " + fact("started") + "; " +
+      fact("machine") + "; seed " + (parts.run.contains("seed") ? parts.run["seed"].dump() : "") + "; <code>" + fact("command") +
+      "</code>; all of it: <a href=\"run.json\">run.json</a></p>\n";
   if (!parts.trouble.empty()) text += "<p class=\"fault\">" + escaped(parts.trouble) + "</p>\n";
   text += "<nav>";
   for (const Section& section : parts.sections) text += "<a href=\"#" + section.name + "\">" + escaped(section.name) + "</a>";

@@ -27,7 +27,8 @@ Result<void> start(Lab& lab, Server& server, const std::string& balancer) {
     server.at = *port;
   }
   const std::string id = std::to_string(server.at.port);
-  auto program = Program::start(lab.loop(), {"replica", "--listen", base::to_string(server.at), "--server-id", id, "--name", "server-" + id, "--register", "http://" + balancer});
+  auto program = Program::start(
+      lab.loop(), {"replica", "--listen", base::to_string(server.at), "--server-id", id, "--name", "server-" + id, "--register", "http://" + balancer});
   if (!program) return std::unexpected(program.error());
   server.program = std::move(*program);
   return {};
@@ -141,14 +142,17 @@ void conclude(const std::vector<Phase>& phases, const Table& table, Section& sec
     latency.add({phases[i].name, cell(base::to_ms(load.latency.percentile(0.5)), 0), cell(base::to_ms(load.latency.percentile(0.99)), 0)});
     if (i % 3 != 2) continue;
     const double ratio = phases[i - 2].load.rate() <= 0 ? 0 : phases[i - 1].load.rate() / phases[i - 2].load.rate();
-    sentence += (sentence.empty() ? "Work of " : "; work of ") + table.rows[i][0] + ": " + table.rows[i - 2][5] + ", " + table.rows[i - 1][5] + " and " + table.rows[i][5] + " of " +
-                table.rows[i][6] + " requests were successful, at " + table.rows[i - 2][8] + ", " + table.rows[i - 1][8] + " and " + table.rows[i][8] +
-                " a second, so one server did " + cell(ratio, 2) + " of what two did";
+    sentence += (sentence.empty() ? "Work of " : "; work of ") + table.rows[i][0] + ": " + table.rows[i - 2][5] + ", " + table.rows[i - 1][5] + " and " +
+                table.rows[i][5] + " of " + table.rows[i][6] + " requests were successful, at " + table.rows[i - 2][8] + ", " + table.rows[i - 1][8] + " and " +
+                table.rows[i][8] + " a second, so one server did " + cell(ratio, 2) + " of what two did";
   }
   section.outcome = sentence + ".";
-  section.pictures.push_back({"phases", "Throughput with two servers, with one, and with two again", bars(wide, "phase", {"requests per second"}, {"", "requests per second", false, true, "set xtics rotate by -25 left\nset bmargin 7\nset rmargin 10\n"})});
-  section.pictures.push_back({"phases_latency", "How long a request took (50 threads wait for the servers' processors)",
-                              bars(latency, "phase", {"median", "99 %"}, {"", "milliseconds", false, true, "set xtics rotate by -25 left\nset bmargin 9\nset rmargin 10\n"})});
+  section.pictures.push_back({"phases", "Throughput with two servers, with one, and with two again",
+                              bars(wide, "phase", {"requests per second"},
+                                   {"", "requests per second", false, true, "set xtics rotate by -25 left\nset bmargin 7\nset rmargin 10\n"})});
+  section.pictures.push_back(
+      {"phases_latency", "How long a request took (50 threads wait for the servers' processors)",
+       bars(latency, "phase", {"median", "99 %"}, {"", "milliseconds", false, true, "set xtics rotate by -25 left\nset bmargin 9\nset rmargin 10\n"})});
   section.tables.push_back(std::move(wide));
   section.tables.push_back(std::move(latency));
 }
@@ -158,11 +162,16 @@ void conclude(const std::vector<Phase>& phases, const Table& table, Section& sec
 Async<Result<void>> phases(Lab& lab, Section& section) {
   section.title = "Two busy servers, one stopped, and back";
   section.done = std::string("50 threads sent 10 requests each for /prime/{n} to servers that register themselves, n chosen so that one request takes about ") +
-                 lab.choose("50 and then 450", "5 and then 20") + " ms here: with two servers, with one of them killed after its health check has failed, and with it back.";
-  section.why = "Primes are found by trial division on one thread of each server, so a server is worth one processor: while there is a processor for each, one server does half of what two do, and a little more where "
-                "they share it with the balancer and the load (this machine's number of processors stands above); and a request waits for the 25 or 50 that came before it, so its latency is that many times the work.";
+                 lab.choose("50 and then 450", "5 and then 20") +
+                 " ms here: with two servers, with one of them killed after its health check has failed, and with it back.";
+  section.why =
+      "Primes are found by trial division on one thread of each server, so a server is worth one processor: while there is a processor for each, one server "
+      "does half of what two do, and a little more where "
+      "they share it with the balancer and the load (this machine's number of processors stands above); and a request waits for the 25 or 50 that came before "
+      "it, so its latency is that many times the work.";
   auto stack = co_await lab.stack(
-      "replicas = 0\nhealth = {path = \"/health_check\", when = \"idle\", interval = \"200ms\"}\nregister = {from = [\"127.0.0.0/8\"]}\n\n[timeouts]\nresponse = \"120s\"\n");
+      "replicas = 0\nslow_start = \"0ms\"\nhealth = {path = \"/health_check\", when = \"idle\", interval = \"200ms\"}\nregister = {from = "
+      "[\"127.0.0.0/8\"]}\n\n[timeouts]\nresponse = \"120s\"\n");
   if (!stack) co_return std::unexpected(stack.error());
   section.configuration = (*stack)->configuration();
   std::array<Server, 2> servers;

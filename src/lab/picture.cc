@@ -25,7 +25,7 @@ std::string picture_head(const std::string& name, const std::string& title) {
          "\n"
          "set encoding utf8\nset datafile separator ','\nset datafile missing ''\n"
          "set border 3 lc rgb '#222222'\nset tics nomirror tc rgb '#222222'\nset grid ytics lc rgb '#cccccc' lt 1 lw 1\n"
-         "set key outside bottom center horizontal tc rgb '#222222' Left reverse\n"
+         "set key outside top center horizontal tc rgb '#222222' Left reverse\n"
          "set title " +
          quoted(title) + " tc rgb '#222222'\n";
 }
@@ -58,9 +58,9 @@ std::string lines(const Table& table, const std::string& x, const std::vector<st
   if (values.size() == 1) script += "unset key\n";
   script += "plot ";
   for (std::size_t i = 0; i < values.size(); ++i) {
-    script += (i == 0 ? "" : ", ") + file_of(table) + " skip 1 using " + std::to_string(table.column(x)) + ":" +
-              std::to_string(table.column(values[i])) + " with " + (marks ? "linespoints pt " + std::to_string(kMarks.at(i % kMarks.size())) : "lines") +
-              " lw 2 dt " + std::to_string(i % 5 + 1) + " lc rgb '" + colour(i) + "' title " + quoted(values[i]);
+    script += (i == 0 ? "" : ", ") + file_of(table) + " skip 1 using " + std::to_string(table.column(x)) + ":" + std::to_string(table.column(values[i])) +
+              " with " + (marks ? "linespoints pt " + std::to_string(kMarks.at(i % kMarks.size())) : "lines") + " lw 2 dt " + std::to_string(i % 5 + 1) +
+              " lc rgb '" + colour(i) + "' title " + quoted(values[i]);
   }
   return script + "\n";
 }
@@ -69,7 +69,8 @@ std::string map(const Table& table, const std::string& x, const std::string& row
                 const Axes& axes, const std::string& value_label, double low, double high) {
   std::string script = labels({axes.x, axes.y, axes.log_x, true, "unset logscale y\n" + axes.extra});
   script += "set autoscale fix\nunset grid\nunset key\nset cblabel " + quoted(value_label) + " tc rgb '#222222'\nset cbrange [" + cell(low) + ":" + cell(high) +
-            "]\nset logscale cb\nset palette defined (0 '#f4efe6', 0.35 '#e0a95e', 0.7 '#a2402f', 1 '#31111d')\n"
+            "]\nset logscale cb\nset cbtics (1, 1.25, 1.5, 2, 2.5, 3) tc rgb '#222222'\nset palette defined (0 '#f4efe6', 0.35 '#e0a95e', 0.7 '#a2402f', 1 "
+            "'#31111d')\n"
             "set yrange [" +
             cell(static_cast<double>(rows.size()) - 0.5) + ":-0.5]\nset ytics (";
   for (std::size_t i = 0; i < rows.size(); ++i) script += (i == 0 ? "" : ", ") + quoted(rows[i]) + " " + std::to_string(i);

@@ -17,7 +17,8 @@ Result<std::unique_ptr<Program>> Program::start(io::Loop& loop, std::vector<std:
   request.argv = {"ringmaster"};
   request.argv.insert(request.argv.end(), arguments.begin(), arguments.end());
   for (const char* name : {"PATH", "HOME", "TMPDIR", "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS"}) {
-    if (const char* value = std::getenv(name)) request.environment.push_back(std::string(name) + "=" + value);  // NOLINT(concurrency-mt-unsafe): nobody writes it
+    if (const char* value = std::getenv(name))
+      request.environment.push_back(std::string(name) + "=" + value);  // NOLINT(concurrency-mt-unsafe): nobody writes it
   }
   auto child = loop.system().spawn(request);
   if (!child) return std::unexpected(child.error());

@@ -56,9 +56,7 @@ static std::string to_csv(const Table& table) {
 
 Report::Report(io::Loop& loop, std::string folder, json run) : loop_(loop), folder_(std::move(folder)), run_(std::move(run)) {}
 
-Result<void> Report::write(const std::string& name, std::string_view text) {
-  return loop_.system().replace_file(folder_ + "/" + name, text, false);
-}
+Result<void> Report::write(const std::string& name, std::string_view text) { return loop_.system().replace_file(folder_ + "/" + name, text, false); }
 
 Result<void> Report::open() {
   io::System& system = loop_.system();
@@ -82,7 +80,8 @@ Async<void> Report::draw(const Picture& picture) {
   if (path != nullptr) request.environment = {std::string("PATH=") + path};
   auto child = loop_.system().spawn(request);
   if (!child) {
-    trouble_ = "gnuplot could not be run (" + base::describe(child.error()) + "): there are no pictures, but all figures are in csv/. Debian: apt-get install gnuplot-nox";
+    trouble_ = "gnuplot could not be run (" + base::describe(child.error()) +
+               "): there are no pictures, but all figures are in csv/. Debian: apt-get install gnuplot-nox";
     co_return;
   }
   io::Process gnuplot(loop_, std::move(*child));
@@ -110,9 +109,15 @@ Async<Result<void>> Report::add(Section section) {
     if (!written) co_return written;
     co_await draw(picture);
   }
-  json entry = {{"title", section.title},     {"done", section.done},       {"outcome", section.outcome},
-                {"why", section.why},         {"numbers", section.numbers}, {"faults", section.faults},
-                {"interrupted", section.interrupted}, {"seconds", section.seconds}, {"configuration", section.configuration}};
+  json entry = {{"title", section.title},
+                {"done", section.done},
+                {"outcome", section.outcome},
+                {"why", section.why},
+                {"numbers", section.numbers},
+                {"faults", section.faults},
+                {"interrupted", section.interrupted},
+                {"seconds", section.seconds},
+                {"configuration", section.configuration}};
   run_["experiments"][section.name] = std::move(entry);
   sections_.push_back(std::move(section));
   // Text from servers may be in it: whatever is no UTF-8 is replaced.

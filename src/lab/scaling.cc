@@ -67,7 +67,10 @@ void compute(const Lab& lab, Section& section) {
     table.add(std::move(row));
   }
   section.pictures.push_back({"scaling_computed", "How uneven: load of the busiest server ÷ mean, by number of servers",
-                              lines(table, "N", names, {"servers (N)", "busiest server ÷ mean", true, true, "set xrange [1.8:1100]\n"})});
+                              lines(table, "N", names,
+                                    {"servers (N)", "busiest server ÷ mean", true, true,
+                                     "set xrange [1.8:1100]\nset yrange [0.9:*]\nset xtics (2, 3, 4, 6, 8, 12, 16, 24, 32, 56, 100, 200, 500, 1000)\nset ytics "
+                                     "(1, 1.5, 2, 3, 5, 10, 20)\n"})});
   section.tables.push_back(std::move(table));
 }
 
@@ -93,7 +96,8 @@ Async<Result<void>> measure(Lab& lab, Table& deviation, Table& rate, Table& coun
       const Spread spread = spread_of({counted->answers.begin(), counted->answers.end()});
       deviations[servers].push_back(cell(spread.deviation, 1));
       rates[servers].push_back(cell(counted->load.rate(), 0));
-      counts.add({each.name, std::to_string(servers), cell(spread.mean, 1), cell(spread.deviation, 1), cell(spread.max_to_mean), cell(counted->load.rate(), 0)});
+      counts.add(
+          {each.name, std::to_string(servers), cell(spread.mean, 1), cell(spread.deviation, 1), cell(spread.max_to_mean), cell(counted->load.rate(), 0)});
       section.numbers[each.name + ", N = " + std::to_string(servers) + ", standard deviation"] = spread.deviation;
     }
     co_await (*stack)->stop();
@@ -118,7 +122,8 @@ Async<Result<void>> scaling(Lab& lab, Section& section) {
   Table rate = wide("scaling_rate", "Requests per second", cases);
   section.done = "For N = 2 to 6 servers " + cell(lab.requests()) +
                  " requests were sent and counted; beyond that, up to 56 servers on the ring and 1,000 otherwise, each policy was asked where it would send " +
-                 (lab.settings().quick ? "every ninth of" : "all") + " 900,000 request ids (every ninth above 56 servers), or 100,000 requests with 64 in flight where it looks at no id.";
+                 (lab.settings().quick ? "every ninth of" : "all") +
+                 " 900,000 request ids (every ninth above 56 servers), or 100,000 requests with 64 in flight where it looks at no id.";
   const auto outcome = co_await measure(lab, deviation, rate, counts, section);
   std::vector<std::string> names;
   for (const Case& each : cases) names.push_back(each.name);
@@ -129,10 +134,13 @@ Async<Result<void>> scaling(Lab& lab, Section& section) {
                                 lines(rate, "N", names, {"servers (N)", "requests per second", false, false, "set xtics 1\n"})});
     const auto& first = deviation.rows.front();
     const auto& last = deviation.rows.back();
-    section.outcome = "The mean is requests ÷ N by its nature, but its standard deviation was " + first[1] + " at N = " + first[0] + " and " + last[1] + " at N = " + last[0] +
-                      " with S1's functions, against " + first[3] + " and " + last[3] + " by rendezvous hashing.";
-    section.why = "On the ring a server's share is the length of the gaps before its nine places, and that varies much unless there are many places; rendezvous and maglev give every "
-                  "server the same share of ids, so that only chance is left; throughput does not grow with N here, as balancer, servers and load share the same processors.";
+    section.outcome = "The mean is requests ÷ N by its nature, but its standard deviation was " + first[1] + " at N = " + first[0] + " and " + last[1] +
+                      " at N = " + last[0] + " with S1's functions, against " + first[3] + " and " + last[3] + " by rendezvous hashing.";
+    section.why =
+        "On the ring a server's share is the length of the gaps before its nine places, and that varies much unless there are many places; rendezvous and "
+        "maglev give every "
+        "server the same share of ids, so that only chance is left; throughput does not grow with N here, as balancer, servers and load share the same "
+        "processors.";
   }
   section.tables.push_back(std::move(counts));
   section.tables.push_back(std::move(deviation));

@@ -42,7 +42,8 @@ Async<Result<std::unique_ptr<Stack>>> Stack::start(io::Loop& loop, Interrupt& in
   if (!up) {
     const std::string words = stack->program_->last_words();
     co_await stack->stop();
-    co_return base::fail(up.error().code, "the lab's own Ringmaster did not start: " + base::describe(up.error()) + (words.empty() ? "" : "; it said: " + words));
+    co_return base::fail(up.error().code,
+                         "the lab's own Ringmaster did not start: " + base::describe(up.error()) + (words.empty() ? "" : "; it said: " + words));
   }
   co_return stack;
 }
@@ -110,7 +111,8 @@ Async<Result<json>> Stack::call(std::string method, std::string path, std::strin
   json value = json::parse(answer->body, nullptr, false);
   if (answer->status != 200 || !value.is_object()) {
     const std::string detail = value.is_object() ? value.value("detail", "") : "";
-    co_return base::fail(Code::invalid, request.method + " " + request.target + ": status " + std::to_string(answer->status) + (detail.empty() ? "" : ", " + detail));
+    co_return base::fail(Code::invalid,
+                         request.method + " " + request.target + ": status " + std::to_string(answer->status) + (detail.empty() ? "" : ", " + detail));
   }
   co_return value;
 }

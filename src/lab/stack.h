@@ -2,6 +2,7 @@
 // runs already.
 #pragma once
 
+#include <csignal>
 #include <nlohmann/json.hpp>
 
 #include "lab/interrupt.h"
@@ -41,7 +42,7 @@ class Stack {
   // Waits until another process is ready in its slot.
   Async<Result<void>> until_replaced(ReplicaSeen replica);
   // SIGKILL; `replica` must be a process of this machine.
-  void kill(const ReplicaSeen& replica) { loop_.system().kill_session(static_cast<pid_t>(replica.pid)); }
+  void kill(const ReplicaSeen& replica) { loop_.system().signal(io::Child{.pid = static_cast<pid_t>(replica.pid)}, SIGKILL); }
   Async<void> stop();
 
  private:
