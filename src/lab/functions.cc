@@ -241,15 +241,14 @@ Async<Result<void>> functions(Lab& lab, Section& section) {
   explain(cases, section);
   const auto& why = section.tables[section.tables.size() - 2];
   const auto ratio = [&](std::size_t row) { return why.rows.at(row).back(); };
-  const auto reached = [&](std::size_t row) { return why.rows.at(row).at(1); };
+  const auto fact = [&](std::size_t row, std::size_t column) { return why.rows.at(row).at(column); };
   section.outcome = "With three servers and K = 9 the busiest server gets " + ratio(0) + " times the mean with S1's functions, " + ratio(3) +
                     " times with S2's (quadratic probing), and " + ratio(10) +
                     " times with xxHash; requests agreed with the exact shares (least likely p = " + cell(tried.least_p, 4) + ").";
-  section.why =
-      "H of S1 reaches only " + reached(0) + " of the 512 slots and that of S2 " + reached(2) +
-      ", because a square has few remainders modulo a power of two, where xxHash reaches " + reached(10) +
-      "; and a Φ that grows slowly puts a server's places side by side, so that a few long gaps decide everything and more virtual servers help little, "
-      "while a hash gives many short gaps that even out as K grows.";
+  section.why = "H of S1 reaches only " + fact(0, 1) + " of the 512 slots, as a square has few remainders modulo a power of two, while that of S2 reaches " +
+                fact(3, 1) + "; but with both Φ puts the places of all servers side by side and leaves one gap of " + fact(0, 3) + " and " + fact(3, 3) +
+                " slots, which goes to one server, where xxHash reaches " + fact(10, 1) + " slots and its longest gap has " + fact(10, 3) +
+                "; so more virtual servers help a hash at once, and a polynomial only when they fill the ring.";
   co_return outcome;
 }
 

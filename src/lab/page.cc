@@ -43,7 +43,8 @@ static std::string inlined(std::string svg, const std::string& name, const std::
   svg.erase(0, begin);
   for (const auto& [from, to] : {std::pair{"#222222", "var(--ink)"},
                                  {"rgb( 34,  34,  34)", "var(--ink)"},
-                                 {"rgb(34, 34, 34)", "var(--ink)"},
+                                 {"rgb(34,34,34)", "var(--ink)"},
+                                 {"color=\"black\"", "color=\"var(--ink)\""},
                                  {"rgb(204, 204, 204)", "var(--grid)"},
                                  {"#cccccc", "var(--grid)"},
                                  {"rgb(255, 255, 255)", "var(--paper)"},

@@ -25,7 +25,7 @@ std::string picture_head(const std::string& name, const std::string& title) {
          "\n"
          "set encoding utf8\nset datafile separator ','\nset datafile missing ''\n"
          "set border 3 lc rgb '#222222'\nset tics nomirror tc rgb '#222222'\nset grid ytics lc rgb '#cccccc' lt 1 lw 1\n"
-         "set key outside top center horizontal tc rgb '#222222' Left reverse\n"
+         "set key outside right top vertical tc rgb '#222222' Left reverse\n"
          "set title " +
          quoted(title) + " tc rgb '#222222'\n";
 }
