@@ -291,7 +291,8 @@ def containers(directory, options):
     sys.path.insert(0, str(c.ROOT / "tests/e2e"))
     import docker_engine as engine
     if not engine.answers():
-        sys.exit("bench containers: no Docker engine answers")
+        print("\nSKIPPED: containers: no Docker engine answers here; `./dev engine ./dev bench containers` starts one (as root)")
+        return
     engine.build_image()
     common = 'replicas = 3\npolicy = "round_robin"\nhealth = {path = "/heartbeat"}\n'
     networks = []

@@ -9,6 +9,7 @@
 #include <cstdlib>
 
 #include "base/log.h"
+#include "base/names.h"
 #include "cmd/version.h"
 #include "http/target.h"
 #include "io/real_system.h"
@@ -31,20 +32,25 @@ class Terminal final : public lab::Progress {
 
   void begin(const std::string& what) override {
     what_ = what;
-    begun_ = system_.now();
+    begun_ = said_ = system_.now();
     if (is_one_) print("… " + what);
   }
   void show(const lab::Load& load) override {
-    static constexpr unsigned kWidth = 24;
-    if (!is_one_) return;
+    static constexpr unsigned kWidth = 20;
+    static constexpr base::Duration kEvery = std::chrono::seconds(10);  // lines
     const double share = load.share_done();
     const double seconds = std::chrono::duration<double>(system_.now() - begun_).count();
-    const auto full = static_cast<std::size_t>(share * kWidth);
+    const std::string rate = lab::cell(static_cast<double>(load.result().good) / std::max(seconds, 0.001), 0) + "/s";
+    const std::string left = share > 0.01 ? ", " + lab::cell(seconds / share - seconds, 0) + " s left" : "";
+    if (!is_one_) {
+      if (system_.now() - said_ < kEvery) return;
+      said_ = system_.now();
+      std::fprintf(stderr, "%s: %s %%, %s%s\n", what_.c_str(), lab::cell(share * 100, 0).c_str(), rate.c_str(), left.c_str());
+      return;
+    }
     std::string bar;
-    for (std::size_t i = 0; i < kWidth; ++i) bar += i < full ? "█" : "░";
-    const auto rate = static_cast<double>(load.result().good) / std::max(seconds, 0.001);
-    print(bar + " " + lab::cell(share * 100, 0) + " %  " + lab::cell(rate, 0) + "/s  " +
-          (share > 0.01 ? lab::cell(seconds / share - seconds, 0) + " s left  " : "") + what_);
+    for (std::size_t i = 0; i < kWidth; ++i) bar += i < static_cast<std::size_t>(share * kWidth) ? "█" : "░";
+    print(bar + " " + lab::cell(share * 100, 0) + " %, " + rate + left + "  " + what_);
   }
   void end(const std::string& what) override {
     if (is_one_) std::fputs("\r\033[K", stderr);
@@ -53,13 +59,15 @@ class Terminal final : public lab::Progress {
 
  private:
   void print(const std::string& text) {
-    std::fprintf(stderr, "\r\033[K%s", text.c_str());
+    // Without line wrap: what does not fit is not shown, and does not scroll.
+    std::fprintf(stderr, "\r\033[K\033[?7l%s\033[?7h", text.c_str());
     std::fflush(stderr);
   }
   io::System& system_;
   bool is_one_;
   std::string what_;
   base::Time begun_{};
+  base::Time said_{};
 };
 
 // The first Ctrl-C ends what runs, in order; the second one everything.
@@ -75,8 +83,8 @@ Async<void> await_interrupt(io::Loop& loop, io::Handle signals, lab::Interrupt& 
   }
 }
 
-// Where a URL leads; refused unless that is this machine or the person says that it may be.
-Async<Result<lab::Target>> find_target(io::Loop& loop, std::string url, bool may_be_elsewhere) {
+// Where a URL leads: each address that its name has. Refused unless that is this machine or the person says that it may be.
+Async<Result<std::vector<lab::Target>>> find_targets(io::Loop& loop, std::string url, bool may_be_elsewhere) {
   std::string_view authority;
   std::string_view rest;
   if (!url.starts_with("http://") || !http::split_absolute(url, authority, rest)) {
@@ -86,21 +94,25 @@ Async<Result<lab::Target>> find_target(io::Loop& loop, std::string url, bool may
   if (http::host_of(authority) == authority) address += ":80";
   const auto found = co_await io::resolve(loop, address);
   if (!found) co_return base::fail(found.error().code, url + ": " + base::describe(found.error()));
-  base::Endpoint here = found->front();
-  here.port = 0;
-  // An address is this machine's if one can listen on it.
-  if (!may_be_elsewhere && !loop.system().listen(here, {.backlog = 1})) {
-    co_return base::fail(Code::denied, base::address_text(here) + " is not an address of this machine; load is sent elsewhere only with --i-own-this-target");
+  std::vector<lab::Target> targets;
+  for (const base::Endpoint& endpoint : *found) {
+    base::Endpoint here = endpoint;
+    here.port = 0;
+    // An address is this machine's if one can listen on it.
+    if (!may_be_elsewhere && !loop.system().listen(here, {.backlog = 1})) {
+      co_return base::fail(Code::denied, base::address_text(here) + " is not an address of this machine; load is sent elsewhere only with --i-own-this-target");
+    }
+    std::string path(rest.empty() ? "/home" : rest);
+    if (!path.starts_with('/')) path.insert(0, "/");
+    targets.push_back({endpoint, std::string(authority), std::move(path)});
   }
-  lab::Target target{found->front(), std::string(authority), "/home"};
-  if (!rest.empty()) target.path = std::string(rest);
-  co_return target;
+  co_return targets;
 }
 
 // One request, so that a wrong address or path is said once and not counted ten thousand times.
 Async<Result<void>> try_target(io::Loop& loop, lab::Target target) {
   wire::FetchRequest request;
-  request.target = target.path;
+  request.target = base::replace_all(target.path, "{i}", "0");
   request.host = target.host;
   const std::string url = "http://" + target.host + target.path;
   const auto answer = co_await wire::fetch(loop, target.endpoint, request, loop.now() + std::chrono::seconds(10), 16 << 20);
@@ -113,6 +125,19 @@ Async<Result<void>> try_target(io::Loop& loop, lab::Target target) {
   co_return base::fail(Code::invalid, text);
 }
 
+// The first of its addresses that answers, and well.
+Async<Result<lab::Target>> choose_target(io::Loop& loop, std::string url, bool may_be_elsewhere) {
+  const auto targets = co_await find_targets(loop, url, may_be_elsewhere);
+  if (!targets) co_return std::unexpected(targets.error());
+  Result<lab::Target> chosen = base::fail(Code::unreachable, url + " has no address");
+  for (const lab::Target& target : *targets) {
+    const auto answers = co_await try_target(loop, target);
+    if (answers) co_return target;
+    chosen = std::unexpected(answers.error());
+  }
+  co_return chosen;
+}
+
 std::string first_line_with(io::System& system, const std::string& file, const std::string& begin) {
   const auto text = system.read_file(file);
   if (!text) return {};
@@ -120,7 +145,9 @@ std::string first_line_with(io::System& system, const std::string& file, const s
   if (at == std::string::npos) return {};
   std::string line = text->substr(at, text->find('\n', at) - at);
   const std::size_t colon = line.find(':');
-  return colon == std::string::npos ? line : line.substr(line.find_first_not_of(" \t", colon + 1));
+  if (colon == std::string::npos) return line;
+  const std::size_t value = line.find_first_not_of(" \t", colon + 1);
+  return value == std::string::npos ? std::string() : line.substr(value);
 }
 
 std::string trimmed(std::string text) {
@@ -136,6 +163,7 @@ json describe_run(io::System& system, const LabOptions& options) {
           {"started", fmt::format("{:%F %T} UTC", started)},
           {"machine", std::to_string(::sysconf(_SC_NPROCESSORS_ONLN)) + " processors" + (processor.empty() ? "" : " (" + processor + ")") + ", memory " +
                           first_line_with(system, "/proc/meminfo", "MemTotal") + ", Linux " + (kernel ? trimmed(*kernel) : "?")},
+          {"compiler", __VERSION__},
           {"command", options.command_line},
           {"quick", options.settings.quick},
           {"seed", options.settings.seed},
@@ -154,7 +182,7 @@ Async<Result<bool>> run_experiment(lab::Lab& lab, const lab::Experiment& experim
   section.seconds = std::chrono::duration<double>(lab.loop().now() - begun).count();
   const bool good = section.faults.empty();
   for (const std::string& fault : section.faults) lab.tell(section.name + ": " + fault);
-  lab.tell(section.name + ": " + (section.outcome.empty() ? "nothing was measured" : section.outcome));
+  lab.tell(section.name + ": " + (section.outcome.empty() ? "it did not come to an end; what was measured is in the report" : section.outcome));
   const auto added = co_await report.add(std::move(section));
   if (!added) co_return base::fail(added.error().code, "the report cannot be written: " + base::describe(added.error()));
   co_return good;
@@ -163,10 +191,8 @@ Async<Result<bool>> run_experiment(lab::Lab& lab, const lab::Experiment& experim
 Async<Result<bool>> run_experiments(io::Loop& loop, LabOptions& options, lab::Interrupt& interrupt, lab::Progress& progress) {
   if (options.settings.seed == 0) options.settings.seed = 1 + loop.random().below(1'000'000);
   if (!options.url.empty()) {
-    auto target = co_await find_target(loop, options.url, options.own_target);
+    auto target = co_await choose_target(loop, options.url, options.own_target);
     if (!target) co_return std::unexpected(target.error());
-    const auto answers = co_await try_target(loop, *target);
-    if (!answers) co_return std::unexpected(answers.error());
     options.settings.target = std::move(*target);
   }
   lab::Report report(loop, options.out, describe_run(loop.system(), options));
@@ -179,6 +205,10 @@ Async<Result<bool>> run_experiments(io::Loop& loop, LabOptions& options, lab::In
   for (const lab::Experiment& experiment : lab::experiments()) {
     const bool asked = all || std::ranges::find(options.experiments, experiment.name) != options.experiments.end();
     if (!asked || interrupt.asked()) continue;
+    if (all && options.settings.target && experiment.name == "recovery") {
+      lab.tell("left out: recovery kills servers of a Ringmaster that runs only when it is asked for by name");
+      continue;
+    }
     if (options.settings.target && !experiment.runs_anywhere) {
       const std::string why = std::string(experiment.name) + " compares configurations and needs a Ringmaster of its own: leave --url out";
       if (!all) co_return base::fail(Code::invalid, why);
@@ -231,11 +261,13 @@ void print_load(const lab::LoadResult& result, bool as_json) {
 }
 
 Async<Result<bool>> run_one_load(io::Loop& loop, LoadOptions& options, lab::Interrupt& interrupt, lab::Progress& progress) {
-  auto target = co_await find_target(loop, options.url, options.own_target);
+  auto target = co_await choose_target(loop, options.url, options.own_target);
   if (!target) co_return std::unexpected(target.error());
-  const auto answers = co_await try_target(loop, *target);
-  if (!answers) co_return std::unexpected(answers.error());
   options.plan.target = std::move(*target);
+  for (const std::string& path : options.paths) {
+    if (!path.starts_with('/')) co_return base::fail(Code::invalid, "--path '" + path + "' must begin with /");
+  }
+  options.plan.paths = options.paths;
   lab::Settings settings;
   settings.seed = loop.random().next();
   settings.server_field = options.plan.server_field;
@@ -253,7 +285,7 @@ template <class Options>
 int run_on_loop(Options& options, Async<Result<bool>> (*work)(io::Loop&, Options&, lab::Interrupt&, lab::Progress&)) {
   base::log::start("lab", base::log::Level::warning);
   io::RealSystem system;
-  static constexpr std::array kSignals = {SIGTERM, SIGINT};
+  static constexpr std::array kSignals = {SIGTERM, SIGINT, SIGHUP};
   auto signals = system.signals(kSignals);
   ::signal(SIGPIPE, SIG_IGN);
   if (!signals) return 1;

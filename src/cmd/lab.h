@@ -22,6 +22,7 @@ struct LoadOptions {
   std::string url;
   bool own_target = false;
   double seconds = 0;
+  std::vector<std::string> paths;  // in turns, in place of the URL's
   double timeout_s = 10;
   bool poisson = false;
   bool json = false;

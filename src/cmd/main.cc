@@ -161,7 +161,7 @@ void add_lab_experiments(CLI::App& command, Chosen& chosen, LabOptions& options,
     sub->add_flag("--quick", options.settings.quick, "Measure less: all of it in three minutes");
     sub->add_option("--out,-o", options.out, "The report's folder")->capture_default_str();
     sub->add_option("--requests", options.settings.requests, "Of each measurement that counts requests; default: 10000, or 2000 with --quick")
-        ->check(CLI::Range(1ULL, 1'000'000'000'000ULL));
+        ->check(CLI::Range(1ULL, 4'000'000'000ULL));
     sub->add_option("--seed", options.settings.seed, "Of all that the lab draws at random; default: another one each time");
     sub->footer("Example: ringmaster lab " + name + " --quick --out lab-report");
     sub->callback([&chosen, &options, name, &command_line] {
@@ -174,8 +174,8 @@ void add_lab_experiments(CLI::App& command, Chosen& chosen, LabOptions& options,
     return sub;
   };
   const auto anywhere = [&](CLI::App* sub) {
-    sub->add_option("--url", options.url, "Against a Ringmaster that runs, as http://127.0.0.1:5000/home; default: one of the lab's own");
-    sub->add_option("--admin", options.settings.admin, "The admin API of that one: what it has counted is compared; `recovery` needs it");
+    CLI::Option* url = sub->add_option("--url", options.url, "Against a Ringmaster that runs, as http://127.0.0.1:5000/home; default: one of the lab's own");
+    sub->add_option("--admin", options.settings.admin, "The admin API of that one: what it has counted is compared; `recovery` needs it")->needs(url);
     sub->add_option("--server-field", options.settings.server_field, "The field of an answer that names its server; default: \"Server: X\" in its body");
     sub->add_flag("--i-own-this-target", options.own_target, "It may be on another machine");
   };
@@ -210,13 +210,16 @@ void add_lab_commands(CLI::App& app, Chosen& chosen, const std::string& command_
   CLI::App* loading = command->add_subcommand("load", "The load generator by itself");
   loading->add_option("url", load.url, "Where to, as http://127.0.0.1:5000/home; {i} in it stands for the request's number")->required();
   loading->add_option("--connections,-c", load.plan.connections, "At most so many")->check(CLI::Range(1U, lab::Load::kConnectionsMax))->capture_default_str();
-  loading->add_option("--duration,-d", load.seconds, "Seconds; default: 10, unless requests are counted")->check(CLI::PositiveNumber);
+  loading->add_option("--duration,-d", load.seconds, "Seconds; default: 10, unless requests are counted")->check(CLI::Range(0.001, 1e6));
   loading->add_option("--requests,-n", load.plan.requests, "So many in all");
-  loading->add_option("--each", load.plan.per_connection, "So many on each connection");
+  CLI::Option* each = loading->add_option("--each", load.plan.per_connection, "So many on each connection");
   loading->add_option("--rate,-r", load.plan.rate, "Requests a second, whatever the target does (open loop): latencies count from when they were due")
-      ->check(CLI::Range(0.001, 1e7));
+      ->check(CLI::Range(0.001, 1e7))
+      ->excludes(each);
+  loading->add_option("--path", load.paths, "Paths, in turns, in place of the URL's; may be repeated");
+  loading->add_option("--server-field", load.plan.server_field, "The field of an answer that names its server");
   loading->add_flag("--poisson", load.poisson, "At random times, not evenly");
-  loading->add_option("--timeout", load.timeout_s, "Seconds for each request")->check(CLI::PositiveNumber)->capture_default_str();
+  loading->add_option("--timeout", load.timeout_s, "Seconds for each request")->check(CLI::Range(0.001, 1e6))->capture_default_str();
   loading->add_flag("--numbered", load.plan.numbered, "Each request carries its number, as X-Request-Id");
   loading->add_flag("--json", load.json, "One line of JSON");
   loading->add_flag("--i-own-this-target", load.own_target, "It may be on another machine");

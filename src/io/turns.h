@@ -16,9 +16,7 @@ class Turns {
     Turn(Turn&& other) noexcept : turns_(std::exchange(other.turns_, nullptr)) {}
     Turn& operator=(Turn&&) = delete;
     ~Turn() {
-      if (turns_ == nullptr) return;
-      turns_->taken_ = false;
-      turns_->freed_.notify_one();
+      if (turns_ != nullptr) turns_->pass_on();
     }
 
    private:
@@ -27,17 +25,24 @@ class Turns {
 
   // Error: cancelled.
   Async<Result<Turn>> take(Loop& loop) {
-    while (taken_) {
-      const Code woken = co_await freed_.wait(loop);
-      if (woken != Code::cancelled) continue;
-      if (!taken_) freed_.notify_one();
-      co_return base::fail(Code::cancelled);
+    const Fiber& fiber = co_await this_fiber();
+    if (fiber.cancelled) co_return base::fail(Code::cancelled);
+    if (taken_) {
+      auto waiting = freed_.wait(loop);
+      const Code woken = co_await waiting;
+      if (woken == Code::cancelled) {
+        if (waiting.outcome() == Code::ok) pass_on();  // it was ours already
+        co_return base::fail(Code::cancelled);
+      }
     }
     taken_ = true;
     co_return Turn(*this);
   }
 
  private:
+  // From hand to hand: whoever comes meanwhile must not get in between.
+  void pass_on() { taken_ = freed_.notify_one(); }
+
   bool taken_ = false;
   Signal freed_;
 };

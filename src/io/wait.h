@@ -120,9 +120,12 @@ class Signal {
   void notify() {
     while (Waiter* first = waiters_.front()) first->wake(Code::ok);
   }
-  // Wakes the one that has waited longest. If that is cancelled before it runs, it must pass this on.
-  void notify_one() {
-    if (Waiter* first = waiters_.front()) first->wake(Code::ok);
+  // Wakes the one that has waited longest, whose outcome is then ok even if its fiber is cancelled before it runs. False if
+  // nobody waits.
+  bool notify_one() {
+    Waiter* first = waiters_.front();
+    if (first != nullptr) first->wake(Code::ok);
+    return first != nullptr;
   }
 
  private:

@@ -1,7 +1,7 @@
 // Whether the person has had enough (Ctrl-C): what waits ends its wait and goes on with what it has.
 #pragma once
 
-#include "io/wait.h"
+#include "io/loop.h"
 
 namespace ringmaster::lab {
 
@@ -12,8 +12,8 @@ class Interrupt {
     asked_ = true;
     signal_.notify();
   }
-  // Awaits the time, or the interrupt.
-  io::Signal::Waiter until(io::Loop& loop, base::Time deadline) { return signal_.wait(loop, deadline); }
+  // Awaits the time, or the interrupt; no longer at all once that has come.
+  io::Signal::Waiter until(io::Loop& loop, base::Time deadline) { return signal_.wait(loop, asked_ ? loop.now() : deadline); }
 
  private:
   bool asked_ = false;

@@ -39,7 +39,6 @@ class Lab {
   const Settings& settings() const { return settings_; }
   bool interrupted() const { return interrupt_.asked(); }
   base::Random& random() { return random_; }
-  Interrupt& interrupt() { return interrupt_; }
   // One of two, by how much time there is.
   template <class T>
   T choose(T full, T quick) const {
@@ -78,6 +77,10 @@ struct Experiment {
   Async<Result<void>> (*run)(Lab&, Section&);
 };
 std::span<const Experiment> experiments();
+
+// Requests that cost a server 5 ms, one at a time, at random times; each may have a connection of its own.
+LoadPlan work_plan(const Stack& stack, double rate, Duration duration);
+inline constexpr double kWorkMs = 5;
 
 // Settings of a pool of so many demo servers, reached by Unix sockets.
 std::string demo_servers(unsigned replicas);

@@ -60,6 +60,8 @@ Async<void> Load::run() {
   co_await watching_.join();
   result_.took = loop_.system().now() - begun_;
   result_.unfinished += waiting_.size();
+  for (const Due& due : waiting_) result_.waited.record(loop_.system().now() - due.at);
+  if (!over_) result_.sending = result_.took;
 }
 
 // Ends it: when its time is over, when the person has had enough, or when the target seems to be gone.
@@ -71,6 +73,7 @@ Async<void> Load::watch() {
   while (!interrupt_.asked() && loop_.now() < end) {
     const Code woken = co_await interrupt_.until(loop_, std::min(end, loop_.now() + kLook));
     if (woken == Code::cancelled) co_return;
+    if (plan_.ended && plan_.ended()) break;
     const Duration silence = loop_.now() - last_good_;
     if (bad_in_a_row_ >= kBadMax && silence > kSilenceMax) {
       result_.ended_because = "the target has given no good answer for " + std::to_string(std::chrono::round<std::chrono::seconds>(silence).count()) + " s";
@@ -87,6 +90,7 @@ Async<void> Load::watch() {
 }
 
 void Load::finish() {
+  if (!over_) result_.sending = loop_.system().now() - begun_;
   over_ = true;
   for (Connection* connection : idle_) connection->given.notify();
   idle_.clear();
@@ -95,7 +99,7 @@ void Load::finish() {
 Async<void> Load::closed(std::unique_ptr<Connection> connection) {
   for (std::uint64_t sent = 0; !over() && (plan_.per_connection == 0 || sent < plan_.per_connection); ++sent) {
     const Time now = loop_.system().now();
-    co_await request(*connection, now);
+    co_await request(*connection, {now, false});
   }
 }
 
@@ -103,16 +107,21 @@ Async<void> Load::closed(std::unique_ptr<Connection> connection) {
 Async<void> Load::pace() {
   Time due = begun_;
   const Time end = plan_.duration > Duration::zero() ? begun_ + plan_.duration : base::kNever;
+  static constexpr std::uint64_t kAtOnceMax = 256;  // when it is behind: then others get their turn
   std::uint64_t given = 0;
   while (!over_ && (plan_.requests == 0 || given < plan_.requests)) {
     const double gap = plan_.arrivals == Arrivals::even ? 1 : -std::log(1 - random_.unit());
     due += std::chrono::duration_cast<Duration>(std::chrono::duration<double>(gap / plan_.rate));
     if (due >= end) break;
-    if (due > loop_.system().now()) {
+    if (due > loop_.system().now() || given % kAtOnceMax == 0) {
       const Code slept = co_await loop_.sleep(due - loop_.now());
       if (slept == Code::cancelled) co_return;
     }
     if (over_) break;
+    if (waiting_.size() >= kWaitingMax) {
+      result_.ended_because = std::to_string(kWaitingMax) + " requests are due and have no connection";
+      break;
+    }
     ++given;
     give(due);
   }
@@ -120,12 +129,12 @@ Async<void> Load::pace() {
 }
 
 void Load::give(Time due) {
-  waiting_.push_back(due);
+  const bool can_grow = result_.connections < plan_.connections;
+  waiting_.push_back({due, !idle_.empty() || can_grow});
   if (!idle_.empty()) {
-    result_.lateness.record(loop_.now() - due);
     idle_.back()->given.notify();
     idle_.pop_back();
-  } else if (result_.connections < plan_.connections) {
+  } else if (can_grow) {
     auto connection = std::make_unique<Connection>();
     connection->number = result_.connections++;
     connections_.spawn(open(std::move(connection)));
@@ -135,7 +144,7 @@ void Load::give(Time due) {
 Async<void> Load::open(std::unique_ptr<Connection> connection) {
   while (true) {
     while (!waiting_.empty()) {
-      const Time due = waiting_.front();
+      const Due due = waiting_.front();
       waiting_.pop_front();
       co_await request(*connection, due);
       if (connections_.cancelled()) co_return;
@@ -143,7 +152,9 @@ Async<void> Load::open(std::unique_ptr<Connection> connection) {
     if (over_) co_return;
     idle_.push_back(connection.get());
     const Code given = co_await connection->given.wait(loop_);
-    if (given == Code::cancelled) co_return;
+    if (given != Code::cancelled) continue;
+    std::erase(idle_, connection.get());
+    co_return;
   }
 }
 
@@ -207,12 +218,13 @@ static std::string fault_of(const base::Error& error, Duration timeout) {
   }
 }
 
-Async<void> Load::request(Connection& c, Time due) {
+Async<void> Load::request(Connection& c, Due due) {
   static constexpr Duration kPause = 10ms;  // after a failure: a target that is gone is not asked a million times
   const std::uint64_t number = next_++;
   ++result_.sent;
   std::unique_ptr<wire::ResponseReader> reader = readers_.take();
   const Time sent = loop_.system().now();
+  if (due.at_once) result_.lateness.record(sent - due.at);
   const auto answered = co_await exchange(c, *reader, number, sent + plan_.timeout);
   readers_.put(std::move(reader));
   if (answered) {
@@ -222,9 +234,10 @@ Async<void> Load::request(Connection& c, Time due) {
       server = std::string_view(c.body).substr(mark + kMark.size());
       server = server.substr(0, server.find_first_of("\"\r\n"));
     }
-    judge({number, c.number, c.status, server, c.body, due, loop_.system().now()}, sent);
+    judge({number, c.number, c.status, server, c.body, due.at, loop_.system().now()}, sent);
     co_return;
   }
+  result_.waited.record(loop_.system().now() - due.at);
   c.stream.close();
   if (answered.error().code == Code::cancelled) {
     ++result_.unfinished;
@@ -237,6 +250,7 @@ Async<void> Load::request(Connection& c, Time due) {
 
 void Load::judge(const Answer& answer, Time sent) {
   std::string fault = plan_.check ? plan_.check(answer) : std::string();
+  result_.waited.record(answer.at - answer.due);
   const bool enough = answer.status == 429 || answer.status == 503;
   if (answer.status < 200 || answer.status > 299) fault = "status " + std::to_string(answer.status);
   if (enough) {
@@ -245,6 +259,7 @@ void Load::judge(const Answer& answer, Time sent) {
     ++result_.failed;
   } else {
     ++result_.good;
+    if (!over_) ++result_.good_while_sending;
     result_.latency.record(answer.at - answer.due);
     result_.service.record(answer.at - sent);
     last_good_ = answer.at;

@@ -5,7 +5,8 @@
 //                 the time at which the request was due, so that a target that stalls cannot hide it by keeping others from
 //                 being sent ("coordinated omission"; Gil Tene, "How NOT to Measure Latency")
 //
-// Every answer is checked. Nothing grows with the number of requests. On the loop's thread.
+// Every answer is checked. Nothing grows with the number of requests but, in an open loop, the line of those that are due and have no connection; that is
+// bounded. On the loop's thread.
 #pragma once
 
 #include <deque>
@@ -62,6 +63,7 @@ struct LoadPlan {
   Duration timeout = std::chrono::seconds(10);  // of a request
   std::string server_field;                     // of an answer, that names its server; empty: "Server: X" in its body
   std::uint64_t seed = 1;                       // of Poisson's times
+  std::function<bool()> ended;                  // asked a few times a second: whether it is over
   // Sees every answer. What is wrong with it, in a few words; empty: nothing.
   std::function<std::string(const Answer&)> check;
 };
@@ -75,13 +77,17 @@ struct LoadResult {
   std::map<std::string, std::uint64_t> faults;  // of the refused and the failed: what, and how often
   base::Histogram latency;                      // of good answers, from when they were due
   base::Histogram service;                      // the same from when they were sent
-  base::Histogram lateness;                     // open loop: from due to sent, where a connection was free
+  base::Histogram waited;                       // of all requests that were due: until they were answered, refused, failed or given up
+  base::Histogram lateness;                     // open loop: from due to sent, where a connection was free at once
   unsigned connections = 0;                     // that were used
-  Duration took{};
+  Duration took{};                              // with the end of what was under way
+  Duration sending{};                           // of that, while there were more to send …
+  std::uint64_t good_while_sending = 0;         // … and the good answers that came in that time
   bool interrupted = false;
   std::string ended_because;  // it ended early for this reason; empty: it did not
 
-  double rate() const { return took.count() <= 0 ? 0 : static_cast<double>(good) / std::chrono::duration<double>(took).count(); }
+  // Good answers a second, while there was load.
+  double rate() const { return sending.count() <= 0 ? 0 : static_cast<double>(good_while_sending) / std::chrono::duration<double>(sending).count(); }
   std::string describe_faults() const;  // "12 × status 502, 3 × connection refused"
 };
 
@@ -89,12 +95,13 @@ class Load {
  public:
   static constexpr std::size_t kBodyBytesMax = 64 << 10;
   static constexpr unsigned kConnectionsMax = 10000;
+  static constexpr std::size_t kWaitingMax = 1'000'000;
 
   Load(io::Loop& loop, LoadPlan plan, Interrupt& interrupt);
 
   Async<void> run();
   const LoadResult& result() const { return result_; }
-  // How much of it is done, 0 to 1; of what limits it first.
+  // How much of it is done, 0 to 1; of whichever limit is nearest.
   double share_done() const;
   const LoadPlan& plan() const { return plan_; }
 
@@ -102,12 +109,18 @@ class Load {
   struct Connection;
   using Arrivals = LoadPlan::Arrivals;
 
-  bool over() const { return over_ || (plan_.requests != 0 && next_ >= plan_.requests); }
+  // An open loop's request whose time has come.
+  struct Due {
+    Time at;
+    bool at_once;  // a connection was free
+  };
+
+  bool over() const { return over_ || connections_.cancelled() || (plan_.requests != 0 && next_ >= plan_.requests); }
   Async<void> closed(std::unique_ptr<Connection> connection);
   Async<void> open(std::unique_ptr<Connection> connection);
   Async<void> pace();
   void give(Time due);
-  Async<void> request(Connection& connection, Time due);
+  Async<void> request(Connection& connection, Due due);
   Async<Result<void>> exchange(Connection& connection, wire::ResponseReader& reader, std::uint64_t number, Time deadline);
   void compose(std::string& text, std::uint64_t number) const;
   void judge(const Answer& answer, Time sent);
@@ -126,7 +139,7 @@ class Load {
   std::uint64_t bad_in_a_row_ = 0;
   bool over_ = false;              // no more requests
   std::vector<Connection*> idle_;  // open loop: the last one used is used next
-  std::deque<Time> waiting_;       // open loop: due, and no connection free
+  std::deque<Due> waiting_;        // open loop: due, and no connection free
   wire::ObjectPool<wire::ResponseReader> readers_;
   io::Scope connections_;
   io::Scope watching_;

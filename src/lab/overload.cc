@@ -20,27 +20,26 @@ struct Side {
 };
 
 struct Point {
-  double goodput = 0;
+  double goodput = 0;  // a second, like the others
   double refused = 0;
+  double failed = 0;  // without an answer, too
   double p99_ms = 0;
+  bool whole = false;
 };
 
 Async<Point> offer(Lab& lab, Stack& stack, double share, std::string what, Section& section) {
-  LoadPlan plan;
-  plan.target = stack.target("/work/5");
-  plan.arrivals = LoadPlan::Arrivals::poisson;
-  plan.rate = kCapacity * share;
-  plan.connections = 8000;
-  plan.duration = lab.choose(4s, 1s);
+  LoadPlan plan = work_plan(stack, kCapacity * share, lab.choose(4s, 1s));
   plan.timeout = 5s;
+  const double seconds = std::chrono::duration<double>(plan.duration).count();
+  const Time end = lab.loop().system().now() + plan.duration;
   std::uint64_t in_time = 0;
   plan.check = [&](const Answer& answer) {
-    if (answer.status == 200 && answer.at - answer.due <= kInTime) ++in_time;
+    if (answer.status == 200 && answer.at - answer.due <= kInTime && answer.at <= end) ++in_time;
     return std::string();
   };
-  const double seconds = std::chrono::duration<double>(plan.duration).count();
   const LoadResult load = co_await lab.load(std::move(plan), what, section, false);
-  co_return Point{static_cast<double>(in_time) / seconds, static_cast<double>(load.refused) / seconds, base::to_ms(load.latency.percentile(0.99))};
+  co_return Point{static_cast<double>(in_time) / seconds, static_cast<double>(load.refused) / seconds,
+                  static_cast<double>(load.failed + load.unfinished) / seconds, base::to_ms(load.latency.percentile(0.99)), !load.interrupted};
 }
 
 }  // namespace
@@ -50,12 +49,12 @@ Async<Result<void>> overload(Lab& lab, Section& section) {
   section.title = "Overload";
   section.done =
       "Requests of 5 ms came at random times, at 0.1 to 5 times the 400 a second that two servers can do; an answer within 250 ms of the time at which its "
-      "request was due counts as goodput; "
+      "request was due counts as goodput if it comes while the load lasts; "
       "once with at most 2 in flight at each server and a queue of 20, and once without limits.";
   Table table{"overload",
               "Each step, per second",
-              {"offered ÷ capacity", "offered", "goodput, limited", "refused, limited", "99 % ms, limited", "goodput, without limits",
-               "refused, without limits", "99 % ms, without limits"},
+              {"offered ÷ capacity", "offered", "goodput, limited", "refused, limited", "failed, limited", "99 % ms, limited", "goodput, without limits",
+               "refused, without limits", "failed, without limits", "99 % ms, without limits"},
               {},
               true};
   std::map<std::size_t, std::vector<std::string>> rows;
@@ -69,12 +68,13 @@ Async<Result<void>> overload(Lab& lab, Section& section) {
         outcome = std::unexpected(stack.error());
         break;
       }
-      if (&side == &sides.front()) section.configuration = (*stack)->configuration();
+      if (i == 0) section.configured(side.name, (*stack)->configuration());
       const std::string what = "overload, " + side.name + ", " + cell(kOffered.at(i), 2) + " times the capacity";
       const Point point = co_await offer(lab, **stack, kOffered.at(i), what, section);
       co_await (*stack)->stop();
+      if (!point.whole) break;
       if (rows[i].empty()) rows[i] = {cell(kOffered.at(i), 2), cell(kOffered.at(i) * kCapacity, 0)};
-      for (const double value : {point.goodput, point.refused, point.p99_ms}) rows[i].push_back(cell(value, 1));
+      for (const double value : {point.goodput, point.refused, point.failed, point.p99_ms}) rows[i].push_back(cell(value, 1));
       last.at(static_cast<std::size_t>(&side - sides.data())) = point.goodput;
       section.numbers[side.name + ", offered × " + cell(kOffered.at(i), 2) + ", goodput"] = point.goodput;
     }
@@ -84,8 +84,8 @@ Async<Result<void>> overload(Lab& lab, Section& section) {
     table.add(std::move(row));
   }
   if (rows.size() == kOffered.size() && outcome && !lab.interrupted()) {
-    section.outcome = "At five times the capacity " + cell(last[0], 0) + " requests a second of 400 were still answered in time with limits, and " +
-                      cell(last[1], 0) + " without.";
+    section.outcome = "At five times the capacity " + cell(last[0], 0) +
+                      " requests a second were still answered in time with limits (the servers can do 400), and " + cell(last[1], 0) + " without.";
     section.why =
         "With limits whoever cannot be served soon is told so at once (503, with Retry-After), and the servers work only on requests that somebody still waits "
         "for; without limits all wait in line, "

@@ -86,7 +86,8 @@ static std::string section_of(const Section& section, const PageParts& parts) {
   }
   text += "<p class=\"quiet\">Figures:";
   for (const Table& table : section.tables) text += " <a href=\"csv/" + table.name + ".csv\">" + escaped(table.name) + ".csv</a>";
-  text += "; " + cell(section.seconds, 1) + " s; again: <code>ringmaster lab " + escaped(section.name) + "</code></p>\n";
+  text += "; " + cell(section.seconds, 1) + " s; again: <code>ringmaster lab " + escaped(section.name) + (parts.run.value("quick", false) ? " --quick" : "") +
+          "</code></p>\n";
   if (!section.configuration.empty()) {
     text += "<details><summary>The configuration</summary><pre>" + escaped(section.configuration) + "</pre></details>\n";
   }

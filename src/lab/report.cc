@@ -33,6 +33,9 @@ std::string cell(double value, int digits) {
 
 std::string cell(std::uint64_t value) { return std::to_string(value); }
 
+// Text from servers and command lines may be in it: whatever is no UTF-8 is replaced.
+static std::string dump(const json& value) { return value.dump(2, ' ', false, json::error_handler_t::replace) + "\n"; }
+
 // RFC 4180: what has a comma or a quote in it is quoted.
 static std::string to_csv(const Table& table) {
   std::string text;
@@ -60,17 +63,26 @@ Result<void> Report::write(const std::string& name, std::string_view text) { ret
 
 Result<void> Report::open() {
   io::System& system = loop_.system();
+  const auto earlier = system.read_file(folder_ + "/run.json");
+  const json known = earlier ? json::parse(*earlier, nullptr, false) : json();
+  const bool ours = known.is_object() && known.contains("experiments");
+  for (const char* name : {"run.json", "report.html"}) {
+    if (!ours && system.read_file(folder_ + "/" + name)) {
+      return base::fail(base::Code::exists, folder_ + "/" + name + " is there and is not of a report of the lab: choose another folder");
+    }
+  }
   for (const std::string& folder : {folder_, folder_ + "/csv", folder_ + "/pictures"}) {
     if (const auto made = system.make_directory(folder, kFolderMode); !made) return made;
   }
-  if (system.read_file(folder_ + "/run.json")) {  // an earlier report of ours
+  if (ours) {
     system.clear_directory(folder_ + "/csv");
     system.clear_directory(folder_ + "/pictures");
   }
-  return write("run.json", run_.dump(2) + "\n");
+  system.remove_file(folder_ + "/report.html");
+  return write("run.json", dump(run_));
 }
 
-Async<void> Report::draw(const Picture& picture) {
+Async<void> Report::draw(const Picture& picture, Section& section) {
   if (!trouble_.empty()) co_return;
   static constexpr base::Duration kTime = std::chrono::minutes(1);
   io::SpawnRequest request;
@@ -96,7 +108,7 @@ Async<void> Report::draw(const Picture& picture) {
     status = co_await gnuplot.wait(base::kNever);
   }
   co_await reading.join();
-  if (status && (status->code != 0 || status->signal != 0)) trouble_ = "gnuplot failed at " + picture.name + ": " + said;
+  if (!status || status->code != 0 || status->signal != 0) section.faults.push_back("the picture " + picture.name + " could not be drawn: " + said);
 }
 
 Async<Result<void>> Report::add(Section section) {
@@ -107,7 +119,7 @@ Async<Result<void>> Report::add(Section section) {
   for (const Picture& picture : section.pictures) {
     const auto written = write("pictures/" + picture.name + ".gp", picture_head(picture.name, picture.title) + picture.script);
     if (!written) co_return written;
-    co_await draw(picture);
+    co_await draw(picture, section);
   }
   json entry = {{"title", section.title},
                 {"done", section.done},
@@ -118,10 +130,10 @@ Async<Result<void>> Report::add(Section section) {
                 {"interrupted", section.interrupted},
                 {"seconds", section.seconds},
                 {"configuration", section.configuration}};
+  for (const Picture& picture : section.pictures) entry["pictures"].push_back({{"name", picture.name}, {"title", picture.title}});
   run_["experiments"][section.name] = std::move(entry);
   sections_.push_back(std::move(section));
-  // Text from servers may be in it: whatever is no UTF-8 is replaced.
-  const auto run_written = write("run.json", run_.dump(2, ' ', false, json::error_handler_t::replace) + "\n");
+  const auto run_written = write("run.json", dump(run_));
   if (!run_written) co_return run_written;
   PageParts parts{run_, sections_, trouble_, {}};
   for (const Section& each : sections_) {

@@ -47,17 +47,20 @@ struct Section {
   std::vector<Table> tables;
   std::vector<Picture> pictures;
   json numbers = json::object();    // the figures that two reports are compared by: name → number
-  std::string configuration;        // of the Ringmaster that it ran against
+  std::string configuration;        // of the Ringmasters that it ran against
   std::vector<std::string> faults;  // what was not as it should be
   bool interrupted = false;
   double seconds = 0;
+
+  void configured(const std::string& what, const std::string& text) { configuration += "# " + what + "\n" + text + "\n"; }
 };
 
 class Report {
  public:
   Report(io::Loop& loop, std::string folder, json run);
 
-  // Makes the folder. What an earlier report left there is removed. Error: it cannot be written.
+  // Makes the folder. What an earlier report left there is removed. Error: it cannot be written, or has a report.html or
+  // run.json that is not ours.
   base::Result<void> open();
   // Adds a section, draws its pictures and writes all files anew. Error: the disk is full, …
   io::Async<base::Result<void>> add(Section section);
@@ -65,7 +68,7 @@ class Report {
   const std::string& trouble() const { return trouble_; }  // why there are no pictures; empty: there are
 
  private:
-  io::Async<void> draw(const Picture& picture);
+  io::Async<void> draw(const Picture& picture, Section& section);
   base::Result<void> write(const std::string& name, std::string_view text);
 
   io::Loop& loop_;

@@ -11,6 +11,15 @@ using balance::Probing;
 
 std::string probing_name(Probing probing) { return probing == Probing::linear ? "linear" : "quadratic"; }
 
+Case policy_case(Policy policy, Case::Law law, const std::string& more) {
+  Case made;
+  made.name = balance::name(policy);
+  made.policy = policy;
+  made.settings = "policy = \"" + made.name + "\"\n" + (balance::is_hashing(policy) ? "key = \"request_id\"\nbounded_load = 0\n" : "") + more;
+  made.law = law;
+  return made;
+}
+
 Case ring_case(const std::string& preset, Probing probing) {
   Case made;
   made.name = "ring " + preset + " " + probing_name(probing);

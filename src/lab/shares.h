@@ -25,6 +25,8 @@ struct Case {
     none,    // whoever comes first gets all that it has room for
   } law = Law::chance;
 };
+// The policy by its name, with request ids for the hashing ones and without bounded load. `more`: settings.
+Case policy_case(balance::Policy policy, Case::Law law, const std::string& more = {});
 // The ring with these functions (a preset's name) and this probing.
 Case ring_case(const std::string& preset, balance::Probing probing);
 std::string probing_name(balance::Probing probing);

@@ -1,6 +1,7 @@
 #include "lab/stack.h"
 
-#include <array>
+#include <algorithm>
+#include <csignal>
 #include <cstdlib>
 
 #include "http/target.h"
@@ -22,7 +23,17 @@ static std::string temporary_folder(io::Loop& loop) {
   return folder + "/ringmaster-lab-" + std::to_string(loop.random().below(UINT32_MAX));
 }
 
-Stack::~Stack() = default;
+Stack::~Stack() { remove_folder(); }
+
+void Stack::remove_folder() {
+  if (folder_.empty()) return;
+  io::System& system = loop_.system();
+  for (const char* inner : {"/state/run", "/state/tasks", "/state", ""}) {
+    system.clear_directory(folder_ + inner);
+    system.remove_file(folder_ + inner);
+  }
+  folder_.clear();
+}
 
 Async<Result<std::unique_ptr<Stack>>> Stack::start(io::Loop& loop, Interrupt& interrupt, std::string pool) {
   std::unique_ptr<Stack> stack(new Stack(loop, interrupt));
@@ -59,12 +70,14 @@ Async<Result<std::unique_ptr<Stack>>> Stack::join(io::Loop& loop, Interrupt& int
     // The pool of the listener that the target is; else the first there is.
     const auto status = co_await stack->call("GET", "/v1/status");
     if (!status) co_return base::fail(status.error().code, "the admin API at " + admin + " does not answer: " + base::describe(status.error()));
-    const json pools = status->value("pools", json::array());
-    if (pools.empty()) co_return base::fail(Code::invalid, "the Ringmaster at " + admin + " has no pool");
-    stack->pool_ = pools.front().value("name", "web");
-    for (const json& listener : status->value("listeners", json::array())) {
-      const auto address = Endpoint::parse(listener.value("address", ""));
-      if (address && address->port == stack->target_.endpoint.port) stack->pool_ = listener.value("pool", stack->pool_);
+    try {
+      stack->pool_ = status->at("pools").at(0).at("name").get<std::string>();
+      for (const json& listener : status->at("listeners")) {
+        const auto address = Endpoint::parse(listener.at("address").get<std::string>());
+        if (address && address->port == stack->target_.endpoint.port) stack->pool_ = listener.at("pool").get<std::string>();
+      }
+    } catch (const json::exception& error) {
+      co_return base::fail(Code::invalid, "what answers at " + admin + " is not Ringmaster's admin API: " + error.what());
     }
   }
   co_return stack;
@@ -125,12 +138,48 @@ Async<Result<json>> Stack::get_pool() {
 Async<Result<std::vector<ReplicaSeen>>> Stack::replicas() {
   const auto pool = co_await get_pool();
   if (!pool) co_return std::unexpected(pool.error());
-  std::vector<ReplicaSeen> seen;
-  for (const json& replica : pool->value("replicas", json::array())) {
-    seen.push_back({replica.value("name", ""), replica.value("slot", 0U), replica.value("pid", std::int64_t{0}), replica.value("requests", std::uint64_t{0}),
-                    replica.value("state", "") == "ready"});
+  try {
+    std::vector<ReplicaSeen> seen;
+    for (const json& replica : pool->at("replicas")) {
+      seen.push_back({replica.at("name").get<std::string>(), replica.at("slot").get<unsigned>(), replica.at("pid").get<std::int64_t>(),
+                      replica.at("requests").get<std::uint64_t>(), replica.at("state").get<std::string>() == "ready"});
+    }
+    co_return seen;
+  } catch (const json::exception& error) {
+    co_return base::fail(Code::invalid, std::string("this is not Ringmaster's admin API: ") + error.what());
   }
-  co_return seen;
+}
+
+// The last field of a process's /proc/PID/stat that we want: its parent. Fields are counted after the name, which may have spaces.
+static std::string parent_of(io::System& system, std::int64_t pid) {
+  const auto stat = system.read_file("/proc/" + std::to_string(pid) + "/stat");
+  if (!stat) return {};
+  const std::size_t name_end = stat->rfind(") ");
+  if (name_end == std::string::npos || name_end + 4 >= stat->size()) return {};
+  const std::size_t begin = name_end + 4;  // after the state
+  return stat->substr(begin, stat->find(' ', begin) - begin);
+}
+
+Async<Result<Time>> Stack::kill(ReplicaSeen replica) {
+  static constexpr const char* kNotHere = "is no process that this machine's Ringmaster has started: it cannot be killed from here";
+  io::System& system = loop_.system();
+  const auto status = co_await call("GET", "/v1/status");
+  if (!status) co_return std::unexpected(status.error());
+  std::int64_t engine = 0;
+  if (status->contains("engine") && status->at("engine").is_object() && status->at("engine").contains("pid") &&
+      status->at("engine").at("pid").is_number_integer()) {
+    engine = status->at("engine").at("pid").get<std::int64_t>();
+  }
+  // The number may be another machine's, or a container's. It is ours if the engine is here, too, and the master is the
+  // parent of both.
+  const auto command = engine > 1 ? system.read_file("/proc/" + std::to_string(engine) + "/cmdline") : base::fail(Code::not_found);
+  const std::string master = parent_of(system, engine);
+  const bool ours = replica.pid > 1 && replica.pid <= INT32_MAX && command && command->find(std::string("\0engine", 7)) != std::string::npos &&
+                    !master.empty() && parent_of(system, replica.pid) == master;
+  if (!ours) co_return base::fail(Code::denied, "the server " + replica.name + " (process " + std::to_string(replica.pid) + ") " + kNotHere);
+  const Time at = system.now();
+  system.signal(io::Child{.pid = static_cast<pid_t>(replica.pid)}, SIGKILL);
+  co_return at;
 }
 
 // Waits until is_so(replicas).
@@ -188,11 +237,7 @@ Async<void> Stack::stop() {
   if (!program_) co_return;
   co_await program_->stop();
   program_.reset();
-  io::System& system = loop_.system();
-  for (const char* inner : {"/state/run", "/state/tasks", "/state", ""}) {
-    system.clear_directory(folder_ + inner);
-    system.remove_file(folder_ + inner);
-  }
+  remove_folder();
 }
 
 }  // namespace ringmaster::lab

@@ -2,7 +2,6 @@
 // runs already.
 #pragma once
 
-#include <csignal>
 #include <nlohmann/json.hpp>
 
 #include "lab/interrupt.h"
@@ -41,12 +40,13 @@ class Stack {
   Async<Result<void>> until_ready(unsigned n);
   // Waits until another process is ready in its slot.
   Async<Result<void>> until_replaced(ReplicaSeen replica);
-  // SIGKILL; `replica` must be a process of this machine.
-  void kill(const ReplicaSeen& replica) { loop_.system().signal(io::Child{.pid = static_cast<pid_t>(replica.pid)}, SIGKILL); }
+  // SIGKILL; tells when. Error: it is not known for certain to be a process that this Ringmaster has started on this machine.
+  Async<Result<Time>> kill(ReplicaSeen replica);
   Async<void> stop();
 
  private:
   Stack(io::Loop& loop, Interrupt& interrupt) : loop_(loop), interrupt_(interrupt) {}
+  void remove_folder();
   Async<Result<void>> find_addresses();
   template <class F>
   Async<Result<void>> until(F is_so);

@@ -60,6 +60,11 @@ double goodness_of_fit(const std::vector<std::uint64_t>& counts, const std::vect
   return chi_square_p(value, static_cast<unsigned>(possible) - 1);
 }
 
+bool is_chance(double least_p, std::size_t comparisons) {
+  static constexpr double kSignificance = 0.001;
+  return comparisons == 0 || least_p >= kSignificance / static_cast<double>(comparisons);
+}
+
 Zipf::Zipf(std::uint32_t n, double s) : up_to_(n) {
   double sum = 0;
   for (std::uint32_t rank = 0; rank < n; ++rank) up_to_[rank] = sum += std::pow(rank + 1.0, -s);

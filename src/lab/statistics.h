@@ -28,6 +28,10 @@ double chi_square_p(double value, unsigned degrees);
 // The same in one: of counts whose shares are expected; 1 when there is nothing to tell apart.
 double goodness_of_fit(const std::vector<std::uint64_t>& counts, const std::vector<double>& shares);
 
+// Whether the least likely of so many comparisons is still what chance brings: p at least 0.001 for all of them together
+// (Bonferroni).
+bool is_chance(double least_p, std::size_t comparisons);
+
 // Ranks 0 … n-1, rank k drawn with a probability in proportion to 1 / (k+1)^s.
 class Zipf {
  public:

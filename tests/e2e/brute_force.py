@@ -4,6 +4,9 @@ no tables, every request id asked one by one."""
 FUNCTIONS = {
     "s1": (lambda i: i**2 + 2 * i + 17, lambda i, j: i**2 + j**2 + 2 * j + 25),
     "s2": (lambda i: i + 2 * i**2 + 17, lambda i, j: i + j + 2 * j**2 + 25),
+    "variant 1": (lambda i: i**2 + 2 * i + 199, lambda i, j: i**2 + j**2 + 2 * i * j + 199),
+    "variant 2": (lambda i: 5 * i + 21, lambda i, j: i**3 + 2 * i + 15 * j + 17),
+    "variant 3": (lambda i: 1427 * i**2 + 2503 * i + 2003, lambda i, j: 1249 * i**2 + 2287 * j**2 + 1663 * j + 2287),
 }
 
 

@@ -57,6 +57,12 @@ def call(address, method, path, body=None, headers=None, timeout=30):
         connection.close()
 
 
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
 POOL = """
 [[listener]]
 address = "127.0.0.1:0"

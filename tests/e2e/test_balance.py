@@ -37,13 +37,13 @@ def count_answers(address, requests=REQUESTS, batch=200):
     return counts
 
 
-def assert_agrees(counts, expected):
-    assert sum(counts.values()) == REQUESTS
+def assert_agrees(counts, expected, requests=REQUESTS):
+    assert sum(counts.values()) == requests
     assert all(expected[server] > 0 for server in counts), (counts, expected)
     possible = {server: share for server, share in expected.items() if share > 0}
     if len(possible) < 2:
         return
-    chi = sum((counts.get(server, 0) - share * REQUESTS) ** 2 / (share * REQUESTS) for server, share in possible.items())
+    chi = sum((counts.get(server, 0) - share * requests) ** 2 / (share * requests) for server, share in possible.items())
     assert chi < CHI_SQUARE_MAX[len(possible) - 1], (chi, counts, expected)
 
 

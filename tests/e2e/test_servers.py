@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import BINARY, HEALTH, POOL, SLOW, call, until
+from conftest import BINARY, HEALTH, POOL, SLOW, call, free_port, until
 
 LISTENER = """
 [[listener]]
@@ -48,12 +48,6 @@ class Server:
 def connects(port):
     with socket.socket() as s:
         return s.connect_ex(("127.0.0.1", port)) == 0
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 @pytest.fixture
