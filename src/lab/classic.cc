@@ -19,6 +19,9 @@ Async<Result<void>> classic(Lab& lab, Section& section) {
   auto stack = co_await lab.stack(demo_servers(3) + ring.settings);
   if (!stack) co_return std::unexpected(stack.error());
   section.configured("classic", (*stack)->configuration());
+  const std::string where = (*stack)->ours() ? "three servers on the slotted ring with H(i) = i² + 2i + 17 and Φ(i,j) = i² + j² + 2j + 25, all on this machine"
+                                             : "the Ringmaster at " + lab.settings().target->host;
+  const std::string path = (*stack)->target("/home").path;
   Table runs{"classic", "Each run", {"run", "requests", "seconds", "requests per second", "median ms", "99 % ms", "failed"}, {}, true};
   std::vector<double> seconds;
   std::uint64_t good = 0;
@@ -39,10 +42,7 @@ Async<Result<void>> classic(Lab& lab, Section& section) {
               cell(base::to_ms(load.latency.percentile(0.99))), cell(load.failed + load.refused)});
   }
   co_await (*stack)->stop();
-  const std::string where = (*stack)->ours() ? "three servers on the slotted ring with H(i) = i² + 2i + 17 and Φ(i,j) = i² + j² + 2j + 25, all on this machine"
-                                             : "the Ringmaster at " + lab.settings().target->host;
-  section.done = cell(requests) + " requests for " + (*stack)->target("/home").path + " were sent over 64 connections to " + where + ", " +
-                 std::to_string(seconds.size()) + " times.";
+  section.done = cell(requests) + " requests for " + path + " were sent over 64 connections to " + where + ", " + std::to_string(seconds.size()) + " times.";
   if (!seconds.empty()) {
     section.numbers["seconds"] = median(seconds);
     section.outcome = cell(good) + " of " + cell(sent) + " were answered well; a run took " + cell(median(seconds)) + " s (median).";

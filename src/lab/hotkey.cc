@@ -25,7 +25,7 @@ struct Found {
 Async<Found> measure(Lab& lab, Stack& stack, std::string what, Section& section) {
   const Zipf zipf(kKeys, kExponent);
   std::map<std::string, double, std::less<>> answers;
-  LoadPlan plan = work_plan(stack, kServers * kCapacity * kOffered, lab.choose(8s, 3s));
+  LoadPlan plan = work_plan(lab, stack, kServers * kCapacity * kOffered, lab.choose(8s, 3s));
   plan.path_of = [&](std::uint64_t) { return "/work/5?i=" + std::to_string(zipf.draw(lab.random())); };
   plan.check = [&](const Answer& answer) {
     if (answer.status == 200) ++answers[std::string(answer.server)];
@@ -43,12 +43,13 @@ Async<Found> measure(Lab& lab, Stack& stack, std::string what, Section& section)
 }  // namespace
 
 Async<Result<void>> hotkey(Lab& lab, Section& section) {
+  const std::string patience = std::to_string(work_patience(lab).count());
   section.title = "Hot keys, and bounded load";
   section.done = "1,000 keys, of which the most popular has " + cell(Zipf(kKeys, kExponent).share(0) * 100, 0) +
                  " % of all requests (Zipf, exponent 1.3), were asked for at random times at " + cell(kOffered * 100, 0) +
                  " % of what four servers can do, each of which takes 5 ms for a request and serves one at a time.";
   Table table{"hotkey",
-              "Each policy; waiting counts all requests, those too that had no answer 10 s after the load's end",
+              "Each policy; waiting counts all requests, those too that were given up after " + patience + " s",
               {"policy", "bounded load", "busiest server %", "answered per second", "waited: median ms", "waited: 99 % ms", "not answered"},
               {},
               true};

@@ -31,13 +31,16 @@ std::string demo_servers(unsigned replicas) {
          std::to_string(replicas) + "\n";
 }
 
-LoadPlan work_plan(const Stack& stack, double rate, Duration duration) {
+std::chrono::seconds work_patience(const Lab& lab) { return lab.choose(10s, 3s); }
+
+LoadPlan work_plan(const Lab& lab, const Stack& stack, double rate, Duration duration) {
   LoadPlan plan;
   plan.target = stack.target("/work/5");
   plan.arrivals = LoadPlan::Arrivals::poisson;
   plan.rate = rate;
   plan.duration = duration;
   plan.connections = 8000;
+  plan.timeout = work_patience(lab);
   return plan;
 }
 

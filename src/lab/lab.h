@@ -79,7 +79,9 @@ struct Experiment {
 std::span<const Experiment> experiments();
 
 // Requests that cost a server 5 ms, one at a time, at random times; each may have a connection of its own.
-LoadPlan work_plan(const Stack& stack, double rate, Duration duration);
+// They are given up work_patience() after they were sent.
+LoadPlan work_plan(const Lab& lab, const Stack& stack, double rate, Duration duration);
+std::chrono::seconds work_patience(const Lab& lab);
 inline constexpr double kWorkMs = 5;
 
 // Settings of a pool of so many demo servers, reached by Unix sockets.

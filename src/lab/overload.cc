@@ -28,8 +28,7 @@ struct Point {
 };
 
 Async<Point> offer(Lab& lab, Stack& stack, double share, std::string what, Section& section) {
-  LoadPlan plan = work_plan(stack, kCapacity * share, lab.choose(4s, 1s));
-  plan.timeout = 5s;
+  LoadPlan plan = work_plan(lab, stack, kCapacity * share, lab.choose(4s, 1s));
   const double seconds = std::chrono::duration<double>(plan.duration).count();
   const Time end = lab.loop().system().now() + plan.duration;
   std::uint64_t in_time = 0;

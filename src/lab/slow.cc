@@ -53,7 +53,7 @@ Async<Result<void>> measure(Lab& lab, const Servers& servers, std::string policy
   if (!stack) co_return std::unexpected(stack.error());
   section.configured(policy, (*stack)->configuration());
   const std::string what = "slow, " + policy;
-  LoadPlan plan = work_plan(**stack, kRate, lab.choose(8s, 3s));
+  LoadPlan plan = work_plan(lab, **stack, kRate, lab.choose(8s, 3s));
   const LoadResult load = co_await lab.load(std::move(plan), what, section, false);
   const double to_slow = co_await sent_to_slow(**stack);
   co_await (*stack)->stop();
@@ -68,13 +68,14 @@ Async<Result<void>> measure(Lab& lab, const Servers& servers, std::string policy
 }  // namespace
 
 Async<Result<void>> slow(Lab& lab, Section& section) {
+  const std::string patience = std::to_string(work_patience(lab).count());
   section.title = "One slow server";
   section.done =
       "Requests of 5 ms came at random times, 300 a second, to four servers that serve one at a time; one of them takes 20 times as long (100 ms) for each.";
   Servers servers;
   Result<void> outcome = servers.start(lab);
   Table table{"slow",
-              "Each policy; waiting counts all requests, those too that had no answer 10 s after the load's end",
+              "Each policy; waiting counts all requests, those too that were given up after " + patience + " s",
               {"policy", "to the slow server %", "median ms", "90 % ms", "99 % ms", "failed", "not answered"},
               {},
               true};
@@ -84,7 +85,7 @@ Async<Result<void>> slow(Lab& lab, Section& section) {
   for (const auto& program : servers.programs) co_await program->stop();
   if (table.rows.size() == 6) {
     const auto& rows = table.rows;
-    section.outcome = "99 % of the requests waited at most " + rows[0][4] + " ms by round_robin (" + rows[0][6] + " had no answer 10 s after the end), " +
+    section.outcome = "99 % of the requests waited at most " + rows[0][4] + " ms by round_robin (" + rows[0][6] + " were given up after " + patience + " s), " +
                       rows[3][4] + " ms by rendezvous with bounded load, " + rows[4][4] + " ms by least_requests and " + rows[5][4] +
                       " ms by peak_ewma, which sent the slow server " + rows[5][1] + " % of them.";
     section.why =

@@ -35,8 +35,8 @@ TEST(Statistics, AgreeWithTheTablesOfChiSquare) {
 TEST(Statistics, JudgeCountsByTheirShares) {
   EXPECT_DOUBLE_EQ(chi_square({60, 40}, {0.5, 0.5}), 4);
   EXPECT_NEAR(goodness_of_fit({60, 40}, {0.5, 0.5}), 0.0455, 0.0001);
-  EXPECT_DOUBLE_EQ(goodness_of_fit({10, 0}, {1, 0}), 1);       // nothing to tell apart
-  EXPECT_DOUBLE_EQ(goodness_of_fit({9, 1}, {1, 0}), 0);        // what came cannot be
+  EXPECT_DOUBLE_EQ(goodness_of_fit({10, 0}, {1, 0}), 1);  // nothing to tell apart
+  EXPECT_DOUBLE_EQ(goodness_of_fit({9, 1}, {1, 0}), 0);   // what came cannot be
   EXPECT_DOUBLE_EQ(goodness_of_fit({5, 5, 1}, {0.5, 0.5, 0}), 0);
 }
 

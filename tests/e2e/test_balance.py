@@ -51,6 +51,8 @@ def assert_agrees(counts, expected, requests=REQUESTS):
 @pytest.mark.parametrize("probing", ["linear", "quadratic"])
 @pytest.mark.parametrize("functions", ["s1", "s2"])
 def test_the_ring_is_the_contracts(start, functions, probing, base):
+    if SLOW > 1 and (functions, probing) not in (("s1", "linear"), ("s2", "quadratic")):
+        pytest.skip("SKIPPED: under a sanitizer two of four rings will do: the code is the same")
     ringmaster = start(POOL.replace("replicas = 3", "replicas = 2") + RING % (functions, probing, base, base) + HEALTH)
     for n in range(2, 7):
         if n > 2:

