@@ -11,6 +11,7 @@
 #include "io/real_system.h"
 #include "io/resolve.h"
 #include "io/stream.h"
+#include "io/turns.h"
 
 namespace ringmaster::io {
 namespace {
@@ -49,6 +50,48 @@ TEST_F(LoopTest, RaceCancelsTheSlowerAndWaitsForIt) {
     EXPECT_EQ(result.b, -1);
     EXPECT_LT(l.now() - start, 5s);
   }(loop));
+}
+
+Async<void> take_turn(Loop& loop, Turns& turns, int who, std::string& order) {
+  const auto turn = co_await turns.take(loop);
+  if (!turn) {
+    order += "x";
+    co_return;
+  }
+  order += std::to_string(who);
+  co_await loop.sleep(1ms);
+}
+
+TEST_F(LoopTest, TurnsGoInTheOrderInWhichTheyWereAskedFor) {
+  std::string order;
+  run([](Loop& l, std::string& o) -> Async<void> {
+    Turns turns;
+    Scope scope(l);
+    for (int who = 1; who <= 3; ++who) scope.spawn(take_turn(l, turns, who, o));
+    // One that comes whenever it can does not get in between.
+    for (int i = 0; i < 20 && o.size() < 3; ++i) {
+      if (o.size() == 2) scope.spawn(take_turn(l, turns, 4, o));
+      co_await l.sleep(200us);
+    }
+    co_await scope.join();
+  }(loop, order));
+  EXPECT_EQ(order.substr(0, 3), "123");
+}
+
+TEST_F(LoopTest, ATurnThatIsCancelledIsPassedOn) {
+  std::string order;
+  run([](Loop& l, std::string& o) -> Async<void> {
+    Turns turns;
+    Scope first(l);
+    Scope second(l);
+    first.spawn(take_turn(l, turns, 1, o));
+    first.spawn(take_turn(l, turns, 2, o));
+    second.spawn(take_turn(l, turns, 3, o));
+    first.cancel();  // who has the turn ends, and so does who is next
+    co_await first.join();
+    co_await second.join();
+  }(loop, order));
+  EXPECT_EQ(order, "1x3");
 }
 
 TEST_F(LoopTest, AllWaitsForBoth) {

@@ -213,6 +213,23 @@ Async<Result<void>> try_case(Lab& lab, const Case& each, Tried& tried, std::map<
   co_return outcome;
 }
 
+// What came out, and why, from explain()'s table; its rows are in the order of the cases.
+void tell(const std::vector<Case>& cases, const Tried& tried, Section& section) {
+  const Table& why = *std::ranges::find(section.tables, "functions_why", &Table::name);
+  const auto ratio = [&](std::size_t row) { return why.rows.at(row).back(); };
+  const auto fact = [&](std::size_t row, std::size_t column) { return why.rows.at(row).at(column); };
+  section.outcome = "With three servers and K = 9 the busiest server gets " + ratio(0) + " times the mean with S1's functions, " + ratio(3) +
+                    " times with S2's (quadratic probing), and " + ratio(10) + " times with xxHash; requests " +
+                    (is_chance(tried.least_p, tried.summary.rows.size()) ? "agreed" : "did not agree") + " with the exact shares (the least likely of " +
+                    std::to_string(tried.summary.rows.size()) + " comparisons had p = " + cell(tried.least_p, 4) + ").";
+  section.why = "H of S1 reaches only " + fact(0, 1) + " of the 512 slots, as a square has few remainders modulo a power of two, while that of S2 reaches " +
+                fact(3, 1) + "; but with both Φ puts the places of all servers side by side and leaves one gap of " + fact(0, 3) + " and " + fact(3, 3) +
+                " slots, which goes to one server, where xxHash reaches " + fact(10, 1) + " slots and its longest gap has " + fact(10, 3) +
+                "; the number of virtual servers from which on the busiest of three has less than 1.25 times the mean is " + enough_virtual_servers(cases[0]) +
+                " with S1, " + enough_virtual_servers(cases[3]) + " with S2, " + enough_virtual_servers(cases[8]) +
+                " with variant 3 (large, odd coefficients) and " + enough_virtual_servers(cases[10]) + " with xxHash.";
+}
+
 }  // namespace
 
 Async<Result<void>> functions(Lab& lab, Section& section) {
@@ -237,8 +254,8 @@ Async<Result<void>> functions(Lab& lab, Section& section) {
                  " requests for N = 2 to 6 servers and compared with the exact shares; and for every K from 1 up while N · K fits the ring the imbalance over "
                  "all 900,000 request ids was computed.";
   section.tables = {tried.counts, tried.summary};
-  const bool agreed = is_chance(tried.least_p, tried.summary.rows.size());
-  if (!agreed) section.faults.push_back("one comparison has p = " + cell(tried.least_p, 9) + ": the counts do not agree with the exact shares");
+  if (!is_chance(tried.least_p, tried.summary.rows.size()))
+    section.faults.push_back("one comparison has p = " + cell(tried.least_p, 9) + ": the counts do not agree with the exact shares");
   if (lab.interrupted() || !outcome) co_return outcome;
   for (auto& [servers, cells] : deviations) {
     std::vector<std::string> row = {std::to_string(servers)};
@@ -263,19 +280,7 @@ Async<Result<void>> functions(Lab& lab, Section& section) {
     if (lab.interrupted()) co_return outcome;
   }
   explain(cases, section);
-  const auto& why = section.tables[section.tables.size() - 2];
-  const auto ratio = [&](std::size_t row) { return why.rows.at(row).back(); };
-  const auto fact = [&](std::size_t row, std::size_t column) { return why.rows.at(row).at(column); };
-  section.outcome = "With three servers and K = 9 the busiest server gets " + ratio(0) + " times the mean with S1's functions, " + ratio(3) +
-                    " times with S2's (quadratic probing), and " + ratio(10) + " times with xxHash; requests " + (agreed ? "agreed" : "did not agree") +
-                    " with the exact shares (the least likely of " + std::to_string(tried.summary.rows.size()) +
-                    " comparisons had p = " + cell(tried.least_p, 4) + ").";
-  section.why = "H of S1 reaches only " + fact(0, 1) + " of the 512 slots, as a square has few remainders modulo a power of two, while that of S2 reaches " +
-                fact(3, 1) + "; but with both Φ puts the places of all servers side by side and leaves one gap of " + fact(0, 3) + " and " + fact(3, 3) +
-                " slots, which goes to one server, where xxHash reaches " + fact(10, 1) + " slots and its longest gap has " + fact(10, 3) +
-                "; the number of virtual servers from which on the busiest of three has less than 1.25 times the mean is " + enough_virtual_servers(cases[0]) +
-                " with S1, " + enough_virtual_servers(cases[3]) + " with S2, " + enough_virtual_servers(cases[8]) +
-                " with variant 3 (large, odd coefficients) and " + enough_virtual_servers(cases[10]) + " with xxHash.";
+  tell(cases, tried, section);
   co_return outcome;
 }
 
