@@ -175,7 +175,7 @@ Async<Result<void>> churn(Lab& lab, Section& section) {
         "printed functions which move few keys do so because the new server gets hardly any; policies that know no keys send a key anywhere at any time.";
     section.pictures.push_back(
         {"churn", "Keys that change their server, five servers and one more",
-         bars(table, "policy", {"added", "removed", "replaced"}, {"", "keys that moved, %", false, false, "set xtics rotate by -30 left\nset rmargin 14\n"})});
+         bars(table, "policy", {"added", "removed", "replaced"}, {"", "keys that moved, %", false, false, "set xtics rotate by -30 left\n"})});
   }
   section.tables.push_back(std::move(table));
   if (outcome && !lab.interrupted()) co_await compute(lab, section);

@@ -18,7 +18,7 @@ static Result<json> read_run(io::System& system, const std::string& folder) {
 
 static std::string as_text(const json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
 
-static std::string padded(std::string text, std::size_t width, bool left = false) {
+static std::string padded(const std::string& text, std::size_t width, bool left = false) {
   std::size_t shown = 0;  // characters, not bytes
   for (const char c : text) shown += (static_cast<unsigned char>(c) & 0xc0) != 0x80 ? 1 : 0;
   const std::string fill(shown < width ? width - shown : 0, ' ');
@@ -53,12 +53,14 @@ Result<std::string> compare(io::System& system, const std::string& before, const
     if (!a->contains(fact) || !b->contains(fact)) continue;
     const std::string from = as_text(a->at(fact));
     const std::string to = as_text(b->at(fact));
-    text += padded(fact, 10, true) + (from == to ? from : from + "  →  " + to) + "\n";
+    text.append(padded(fact, 10, true)).append(from);
+    if (from != to) text.append("  →  ").append(to);
+    text += '\n';
   }
   if (a->value("quick", false) != b->value("quick", false)) text += "One of them was quick: it measured less, and its figures vary more.\n";
   for (const auto& [name, experiment] : (*a)["experiments"].items()) {
     if (!(*b)["experiments"].contains(name)) {
-      text += "\n" + name + ": only in " + before + "\n";
+      text.append("\n").append(name).append(": only in ").append(before).append("\n");
       continue;
     }
     const json& other = (*b)["experiments"][name];
@@ -71,7 +73,7 @@ Result<std::string> compare(io::System& system, const std::string& before, const
     }
   }
   for (const auto& [name, experiment] : (*b)["experiments"].items()) {
-    if (!(*a)["experiments"].contains(name)) text += "\n" + name + ": only in " + after + "\n";
+    if (!(*a)["experiments"].contains(name)) text.append("\n").append(name).append(": only in ").append(after).append("\n");
   }
   return text;
 }

@@ -139,10 +139,11 @@ Async<Result<void>> distribution(Lab& lab, Section& section) {
                  " requests over 64 connections were counted by the server that answered, and compared with the exact expectation: what the policy does with "
                  "every one of the 900,000 request ids.";
   section.why =
-      "Good hashing spreads random ids as evenly as chance allows; the printed polynomials do not, as a square takes few values modulo 512, so that most of "
-      "the ring is never "
-      "hit and long gaps fall to one server (see functions); policies that take turns are exact by design, those that look at the load are as even as the "
-      "servers are equal at that moment, and first_available fills one server before it uses the next.";
+      "Good hashing spreads random ids as evenly as chance allows; the printed polynomials do not, since they put the places of all servers side by side on "
+      "the ring, and the one long gap "
+      "that is left falls to one server (see functions); policies that take turns are exact but for what is under way, those that look at the load are as even "
+      "as the servers are equal at "
+      "that moment, and first_available fills one server before it uses the next.";
   Result<void> outcome;
   for (const Case& each : cases()) {
     if (lab.interrupted() || !outcome) break;

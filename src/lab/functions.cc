@@ -21,8 +21,8 @@ constexpr double kWorst = 3;               // three servers, and one has it all
 
 struct Pair {
   std::string name;
-  std::string request;   // H, or "xxhash"
-  std::string virtual_;  // Φ
+  std::string request;  // H, or "xxhash"
+  std::string placing;  // Φ
 };
 
 std::vector<Pair> pairs(const Settings& settings) {
@@ -51,13 +51,13 @@ Result<Case> case_of(const Pair& pair, Probing probing) {
   made.name = pair.name + " " + probing_name(probing);
   made.policy = balance::Policy::ring;
   made.settings = "policy = \"ring\"\nkey = \"request_id\"\n[pool.web.ring]\nrequest_function = \"" + pair.request + "\"\nvirtual_function = \"" +
-                  pair.virtual_ + "\"\nprobing = \"" + probing_name(probing) + "\"\n";
+                  pair.placing + "\"\nprobing = \"" + probing_name(probing) + "\"\n";
   const auto request = function_of(pair.request, false);
   if (!request) return std::unexpected(request.error());
-  const auto virtual_ = function_of(pair.virtual_, true);
-  if (!virtual_) return std::unexpected(virtual_.error());
+  const auto placing = function_of(pair.placing, true);
+  if (!placing) return std::unexpected(placing.error());
   made.ring.request_function = *request;
-  made.ring.virtual_function = *virtual_;
+  made.ring.virtual_function = *placing;
   made.ring.probing = probing;
   return made;
 }

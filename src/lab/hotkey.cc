@@ -59,7 +59,8 @@ Async<Result<void>> hotkey(Lab& lab, Section& section) {
     std::vector<std::string> row = {policy};
     for (const std::string bound : {"0", "1.25"}) {
       if (lab.interrupted() || !outcome) break;
-      std::string settings = demo_servers(kServers) + "policy = \"" + policy + "\"\nkey = \"query:i\"\nbounded_load = " + bound + "\n";
+      std::string settings = demo_servers(kServers) + "key = \"query:i\"\n";
+      settings.append("policy = \"").append(policy).append("\"\nbounded_load = ").append(bound).append("\n");
       if (policy == "ring") settings += "[pool.web.ring]\nfunctions = \"xxhash\"\n";
       auto stack = co_await lab.stack(settings);
       if (!stack) {

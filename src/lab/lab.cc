@@ -154,8 +154,9 @@ Async<Result<Counts>> count_answers(Lab& lab, Stack& stack, std::uint64_t reques
   }
   for (const auto& [server, answers] : by_server) {
     if (stack.has_admin()) {
-      section.faults.push_back(what + ": " + cell(answers) + " answers say that they are from '" + server + "', and there is no such server");
-      if (by_server.size() > 1) section.faults.back() += "; nor are " + std::to_string(by_server.size() - 1) + " others that were named";
+      std::string& fault = section.faults.emplace_back(what);
+      fault.append(": ").append(cell(answers)).append(" answers say that they are from '").append(server).append("', and there is no such server");
+      if (by_server.size() > 1) fault.append("; nor are ").append(std::to_string(by_server.size() - 1)).append(" others that were named");
       break;
     } else {
       counts.servers.push_back(server);

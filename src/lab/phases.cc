@@ -165,9 +165,8 @@ void conclude(const std::vector<Phase>& phases, const Table& table, Section& sec
   section.pictures.push_back({"phases", "Throughput with two servers, with one, and with two again",
                               bars(wide, "phase", {"requests per second"},
                                    {"", "requests per second", false, true, "set xtics rotate by -25 left\nset bmargin 7\nset rmargin 10\n"})});
-  section.pictures.push_back(
-      {"phases_latency", "How long a request took (50 threads wait for the servers' processors)",
-       bars(latency, "phase", {"median", "99 %"}, {"", "milliseconds", false, true, "set xtics rotate by -25 left\nset bmargin 9\nset rmargin 10\n"})});
+  section.pictures.push_back({"phases_latency", "How long a request took (50 threads wait for the servers' processors)",
+                              bars(latency, "phase", {"median", "99 %"}, {"", "milliseconds", false, true, "set xtics rotate by -25 left\nset bmargin 9\n"})});
   section.tables.push_back(std::move(wide));
   section.tables.push_back(std::move(latency));
 }

@@ -93,7 +93,7 @@ Async<Result<void>> slow(Lab& lab, Section& section) {
         "bounded load limits how many may be there, and peak_ewma knows how long they took before it sends the next.";
     section.pictures.push_back(
         {"slow", "One server of four is 20 times slower: how long requests wait, by policy",
-         bars(table, "policy", {"median ms", "90 % ms", "99 % ms"}, {"", "milliseconds", false, true, "set xtics rotate by -25 left\nset rmargin 14\n"})});
+         bars(table, "policy", {"median ms", "90 % ms", "99 % ms"}, {"", "milliseconds", false, true, "set xtics rotate by -25 left\n"})});
   }
   section.tables.push_back(std::move(table));
   co_return outcome;
