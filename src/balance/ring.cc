@@ -16,6 +16,13 @@ static std::uint64_t xxhash_of(std::uint64_t i, std::uint64_t j) {
   return XXH3_64bits(words.data(), sizeof words);
 }
 
+Result<RingFunction> RingFunction::parse(const std::string& text, bool allow_j) {
+  if (text == "xxhash") return RingFunction{};
+  auto polynomial = Polynomial::parse(text, allow_j);
+  if (!polynomial) return std::unexpected(polynomial.error());
+  return RingFunction{false, std::move(*polynomial)};
+}
+
 std::uint32_t RingFunction::evaluate(std::uint64_t i, std::uint64_t j, std::uint32_t m) const {
   return xxhash ? static_cast<std::uint32_t>(xxhash_of(i, j) % m) : polynomial.evaluate(i, j, m);
 }

@@ -25,6 +25,10 @@ enum class Probing : std::uint8_t { linear, quadratic };
 struct RingFunction {
   bool xxhash = true;
   Polynomial polynomial;
+  // "xxhash", or a polynomial; `allow_j`: whether it may use j. Errors as Polynomial::parse's.
+  static base::Result<RingFunction> parse(const std::string& text, bool allow_j);
+  // As parse() reads it.
+  std::string text() const { return xxhash ? "xxhash" : polynomial.text(); }
   std::uint32_t evaluate(std::uint64_t i, std::uint64_t j, std::uint32_t m) const;
 };
 

@@ -14,11 +14,9 @@ using namespace std::chrono_literals;
 namespace {
 
 Result<void> read_function(const std::string& text, bool allow_j, balance::RingFunction& function) {
-  function.xxhash = text == "xxhash";
-  if (function.xxhash) return {};
-  auto polynomial = balance::Polynomial::parse(text, allow_j);
-  if (!polynomial) return std::unexpected(polynomial.error());
-  function.polynomial = std::move(*polynomial);
+  auto parsed = balance::RingFunction::parse(text, allow_j);
+  if (!parsed) return std::unexpected(parsed.error());
+  function = std::move(*parsed);
   return {};
 }
 

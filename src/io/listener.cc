@@ -36,4 +36,10 @@ Async<void> Listener::serve(Accepted accepted) {
   }
 }
 
+Result<Endpoint> free_port(System& system) {
+  const auto probe = system.listen(Endpoint::loopback(0), {.backlog = 1});
+  if (!probe) return std::unexpected(probe.error());
+  return system.local_endpoint(probe->fd());
+}
+
 }  // namespace ringmaster::io

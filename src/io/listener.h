@@ -35,4 +35,7 @@ class Listener {
   bool paused_ = false;
 };
 
+// A loopback port that is free now. Somebody may take it before whom it is meant for does.
+Result<Endpoint> free_port(System& system);
+
 }  // namespace ringmaster::io

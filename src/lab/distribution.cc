@@ -48,8 +48,8 @@ void add(Found& found, const std::string& name, bool by_chance, const Counts& co
   const std::vector<double> values(counts.answers.begin(), counts.answers.end());
   const Spread spread = spread_of(values);
   const auto n = std::to_string(values.size());
-  const bool judge = by_chance && shares.size() == values.size();
   const bool comparable = shares.size() == values.size();
+  const bool judge = by_chance && comparable;
   const double p = judge ? goodness_of_fit(counts.answers, shares) : NAN;
   if (judge) {
     found.least_p = std::min(found.least_p, p);
@@ -57,7 +57,7 @@ void add(Found& found, const std::string& name, bool by_chance, const Counts& co
   }
   const auto total = static_cast<double>(counts.load.good);
   for (std::size_t i = 0; i < values.size(); ++i) {
-    found.counts.add({name, n, counts.servers[i], cell(counts.answers[i]), shares.size() == values.size() ? cell(total * shares[i], 1) : ""});
+    found.counts.add({name, n, counts.servers[i], cell(counts.answers[i]), comparable ? cell(total * shares[i], 1) : ""});
   }
   found.summary.add({name, n, cell(spread.deviation, 1), cell(spread.max_to_mean), comparable ? cell(chi_square(counts.answers, shares), 2) : "", cell(p, 4)});
   if (values.size() == 3) found.three.add({name, cell(counts.answers[0]), cell(counts.answers[1]), cell(counts.answers[2])});

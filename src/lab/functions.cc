@@ -8,7 +8,6 @@
 
 namespace ringmaster::lab {
 
-using balance::Polynomial;
 using balance::Probing;
 using balance::Ring;
 using balance::RingSettings;
@@ -19,6 +18,9 @@ constexpr std::uint32_t kLargeRing = 4096;
 constexpr std::uint32_t kLargeMost = 200;  // virtual servers
 constexpr double kWorst = 3;               // three servers, and one has it all
 
+// Of each case, how many of the request ids fall on each ring slot.
+using Residues = std::vector<std::vector<double>>;
+
 struct Pair {
   std::string name;
   std::string request;  // H, or "xxhash"
@@ -26,24 +28,25 @@ struct Pair {
 };
 
 std::vector<Pair> pairs(const Settings& settings) {
-  std::vector<Pair> all = {{"S1", "i*i + 2*i + 17", "i*i + j*j + 2*j + 25"},
-                           {"S2", "i + 2*i*i + 17", "i + j + 2*j*j + 25"},
+  const auto printed = [](std::string name, std::string_view preset) {
+    RingSettings ring;
+    balance::apply_preset(preset, ring);
+    return Pair{std::move(name), ring.request_function.text(), ring.virtual_function.text()};
+  };
+  std::vector<Pair> all = {printed("S1", "s1"),
+                           printed("S2", "s2"),
                            {"variant 1", "i*i + 2*i + 199", "i*i + j*j + 2*i*j + 199"},
                            {"variant 2", "5*i + 21", "i^3 + 2*i + 15*j + 17"},
                            {"variant 3", "1427*i*i + 2503*i + 2003", "1249*i*i + 2287*j*j + 1663*j + 2287"},
-                           {"xxHash", "xxhash", "xxhash"}};
+                           printed("xxHash", "xxhash")};
   if (!settings.request_function.empty()) all.push_back({"yours", settings.request_function, settings.virtual_function});
   return all;
 }
 
 Result<balance::RingFunction> function_of(const std::string& text, bool allow_j) {
-  balance::RingFunction function;
-  if (text == "xxhash") return function;
-  auto parsed = Polynomial::parse(text, allow_j);
+  auto parsed = balance::RingFunction::parse(text, allow_j);
   if (!parsed) return base::fail(parsed.error().code, "the function '" + text + "': " + base::describe(parsed.error()));
-  function.xxhash = false;
-  function.polynomial = std::move(*parsed);
-  return function;
+  return parsed;
 }
 
 Result<Case> case_of(const Pair& pair, Probing probing) {
@@ -62,11 +65,14 @@ Result<Case> case_of(const Pair& pair, Probing probing) {
   return made;
 }
 
-// How many of the request ids fall on each ring slot.
-std::vector<double> residues(const RingSettings& ring) {
-  std::vector<double> counts(ring.slots, 0);
-  for (std::uint64_t id = kIdFirst; id <= kIdLast; ++id) ++counts[ring.request_function.evaluate(id, 0, ring.slots)];
-  return counts;
+Async<Residues> residues_of(Lab& lab, const std::vector<Case>& cases, std::uint32_t slots) {
+  Residues all;
+  for (const Case& each : cases) {
+    co_await lab.pause(Duration::zero());
+    std::vector<double>& counts = all.emplace_back(slots, 0);
+    for (std::uint64_t id = kIdFirst; id <= kIdLast && !lab.interrupted(); ++id) ++counts[each.ring.request_function.evaluate(id, 0, slots)];
+  }
+  co_return all;
 }
 
 Result<Ring> build(RingSettings ring, unsigned servers, std::uint32_t virtual_servers) {
@@ -85,10 +91,9 @@ double imbalance(const RingSettings& settings, const std::vector<double>& counts
 }
 
 // From which K on the busiest of three servers has less than 1.25 times the mean.
-std::string enough_virtual_servers(const Case& each) {
+std::string enough_virtual_servers(const Case& each, const std::vector<double>& counts) {
   static constexpr double kGood = 1.25;
   static constexpr unsigned kServers = 3;
-  const std::vector<double> counts = residues(each.ring);
   const std::uint32_t most = each.ring.slots / kServers;
   std::uint32_t k = most;
   while (k > 0 && imbalance(each.ring, counts, kServers, k) < kGood) --k;
@@ -96,18 +101,16 @@ std::string enough_virtual_servers(const Case& each) {
 }
 
 // A picture of the imbalance for each K, with a row for each case.
-Async<void> draw_map(Lab& lab, const std::vector<Case>& cases, unsigned servers, std::uint32_t slots, std::uint32_t most, std::string name, Section& section) {
+void draw_map(const std::vector<Case>& cases, const Residues& residues, unsigned servers, std::uint32_t slots, std::uint32_t most, const std::string& name,
+              Section& section) {
   Table table{name, "", {"functions", "row", "K", "max ÷ mean"}, {}, false};
   std::vector<std::string> rows;
   for (std::size_t row = 0; row < cases.size(); ++row) {
-    co_await lab.pause(Duration::zero());
-    if (lab.interrupted()) co_return;
     RingSettings ring = cases[row].ring;
     ring.slots = slots;
-    const std::vector<double> counts = residues(ring);
     rows.push_back(cases[row].name);
     for (std::uint32_t k = 1; k <= most; ++k) {
-      table.add({cases[row].name, std::to_string(row), std::to_string(k), cell(imbalance(ring, counts, servers, k))});
+      table.add({cases[row].name, std::to_string(row), std::to_string(k), cell(imbalance(ring, residues[row], servers, k))});
     }
   }
   section.pictures.push_back({name,
@@ -117,7 +120,7 @@ Async<void> draw_map(Lab& lab, const std::vector<Case>& cases, unsigned servers,
 }
 
 // Why: what H reaches, and where Φ puts the virtual servers.
-void explain(const std::vector<Case>& cases, Section& section) {
+void explain(const std::vector<Case>& cases, const Residues& residues, Section& section) {
   Table table{"functions_why",
               "Why: the residues that H reaches, and the gaps between virtual servers (N = 3, K = 9, M = 512)",
               {"functions", "H reaches", "the most hit slot's share %", "gaps: longest", "gaps: median", "slots that Φ hits first", "max ÷ mean"},
@@ -127,8 +130,9 @@ void explain(const std::vector<Case>& cases, Section& section) {
   std::vector<std::vector<double>> lengths;
   static constexpr unsigned kServers = 3;
   static constexpr std::uint32_t kVirtual = 9;
-  for (const Case& each : cases) {
-    const std::vector<double> counts = residues(each.ring);
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    const Case& each = cases[i];
+    const std::vector<double>& counts = residues[i];
     const auto reached = std::ranges::count_if(counts, [](double count) { return count > 0; });
     const auto ring = build(each.ring, kServers, kVirtual);
     if (!ring) continue;
@@ -147,9 +151,9 @@ void explain(const std::vector<Case>& cases, Section& section) {
     of_case.push_back(ring->slots() - last + first);
     std::ranges::sort(of_case, std::greater());
     std::vector<bool> hit(each.ring.slots, false);
-    for (unsigned i = 0; i < kServers; ++i) {
+    for (unsigned server = 0; server < kServers; ++server) {
       for (unsigned j = 0; j < kVirtual; ++j)
-        hit[each.ring.virtual_function.evaluate(i + each.ring.server_base, j + each.ring.virtual_base, each.ring.slots)] = true;
+        hit[each.ring.virtual_function.evaluate(server + each.ring.server_base, j + each.ring.virtual_base, each.ring.slots)] = true;
     }
     table.add({each.name, cell(static_cast<std::uint64_t>(reached)), cell(std::ranges::max(counts) * 100 / (kIdLast - kIdFirst + 1), 2),
                cell(of_case.front(), 0), cell(median(of_case), 0), cell(static_cast<std::uint64_t>(std::ranges::count(hit, true))),
@@ -214,9 +218,10 @@ Async<Result<void>> try_case(Lab& lab, const Case& each, Tried& tried, std::map<
 }
 
 // What came out, and why, from explain()'s table; its rows are in the order of the cases.
-void tell(const std::vector<Case>& cases, const Tried& tried, Section& section) {
+void tell(const std::vector<Case>& cases, const Residues& residues, const Tried& tried, Section& section) {
   const Table& why = *std::ranges::find(section.tables, "functions_why", &Table::name);
   const auto ratio = [&](std::size_t row) { return why.rows.at(row).back(); };
+  const auto enough = [&](std::size_t row) { return enough_virtual_servers(cases[row], residues[row]); };
   const auto fact = [&](std::size_t row, std::size_t column) { return why.rows.at(row).at(column); };
   section.outcome = "With three servers and K = 9 the busiest server gets " + ratio(0) + " times the mean with S1's functions, " + ratio(3) +
                     " times with S2's (quadratic probing), and " + ratio(10) + " times with xxHash; requests " +
@@ -225,9 +230,8 @@ void tell(const std::vector<Case>& cases, const Tried& tried, Section& section) 
   section.why = "H of S1 reaches only " + fact(0, 1) + " of the 512 slots, as a square has few remainders modulo a power of two, while that of S2 reaches " +
                 fact(3, 1) + "; but with both Φ puts the places of all servers side by side and leaves one gap of " + fact(0, 3) + " and " + fact(3, 3) +
                 " slots, which goes to one server, where xxHash reaches " + fact(10, 1) + " slots and its longest gap has " + fact(10, 3) +
-                "; the number of virtual servers from which on the busiest of three has less than 1.25 times the mean is " + enough_virtual_servers(cases[0]) +
-                " with S1, " + enough_virtual_servers(cases[3]) + " with S2, " + enough_virtual_servers(cases[8]) +
-                " with variant 3 (large, odd coefficients) and " + enough_virtual_servers(cases[10]) + " with xxHash.";
+                "; the number of virtual servers from which on the busiest of three has less than 1.25 times the mean is " + enough(0) + " with S1, " +
+                enough(3) + " with S2, " + enough(8) + " with variant 3 (large, odd coefficients) and " + enough(10) + " with xxHash.";
 }
 
 }  // namespace
@@ -266,21 +270,15 @@ Async<Result<void>> functions(Lab& lab, Section& section) {
   section.pictures.push_back({"functions_scaling", "How evenly " + cell(lab.requests()) + " requests spread, by hash functions (linear probing)",
                               lines(tried.wide, "N", names, {"servers (N)", "standard deviation of requests per server", false, false, "set xtics 1\n"})});
   section.tables.push_back(tried.wide);
-  const RingSettings printed;
-  struct Map {
-    std::string name;
-    unsigned servers;
-    std::uint32_t slots;
-    std::uint32_t most;
-  };
-  const std::array maps = {Map{"functions_map3", 3, printed.slots, printed.slots / 3}, Map{"functions_map6", 6, printed.slots, printed.slots / 6},
-                           Map{"functions_large", 3, kLargeRing, kLargeMost}};
-  for (const Map& each : maps) {
-    co_await draw_map(lab, cases, each.servers, each.slots, each.most, each.name, section);
-    if (lab.interrupted()) co_return outcome;
-  }
-  explain(cases, section);
-  tell(cases, tried, section);
+  const std::uint32_t slots = RingSettings{}.slots;
+  const Residues residues = co_await residues_of(lab, cases, slots);
+  const Residues of_large = co_await residues_of(lab, cases, kLargeRing);
+  if (lab.interrupted()) co_return outcome;
+  draw_map(cases, residues, 3, slots, slots / 3, "functions_map3", section);
+  draw_map(cases, residues, 6, slots, slots / 6, "functions_map6", section);
+  draw_map(cases, of_large, 3, kLargeRing, kLargeMost, "functions_large", section);
+  explain(cases, residues, section);
+  tell(cases, residues, tried, section);
   co_return outcome;
 }
 

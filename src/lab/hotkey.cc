@@ -26,7 +26,7 @@ Async<Found> measure(Lab& lab, Stack& stack, std::string what, Section& section)
   const Zipf zipf(kKeys, kExponent);
   std::map<std::string, double, std::less<>> answers;
   LoadPlan plan = work_plan(lab, stack, kServers * kCapacity * kOffered, lab.choose(8s, 3s));
-  plan.path_of = [&](std::uint64_t) { return "/work/5?i=" + std::to_string(zipf.draw(lab.random())); };
+  plan.path_of = [&, path = plan.target.path](std::uint64_t) { return path + "?i=" + std::to_string(zipf.draw(lab.random())); };
   plan.check = [&](const Answer& answer) {
     if (answer.status == 200) ++answers[std::string(answer.server)];
     return std::string();

@@ -35,7 +35,7 @@ std::chrono::seconds work_patience(const Lab& lab) { return lab.choose(10s, 3s);
 
 LoadPlan work_plan(const Lab& lab, const Stack& stack, double rate, Duration duration) {
   LoadPlan plan;
-  plan.target = stack.target("/work/5");
+  plan.target = stack.target("/work/" + cell(kWorkMs, 0));
   plan.arrivals = LoadPlan::Arrivals::poisson;
   plan.rate = rate;
   plan.duration = duration;

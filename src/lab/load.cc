@@ -183,15 +183,9 @@ Async<Result<void>> Load::exchange(Connection& c, wire::ResponseReader& reader, 
     c.stream = std::move(*made);
   }
   compose(c.text, number);
-  reader.begin(c.stream, http::Method::get);
   const std::array<std::string_view, 1> pieces = {c.text};
-  auto write = c.stream.write(pieces, deadline);
-  const auto sent = co_await write;
-  if (!sent) co_return std::unexpected(sent.error());
-  do {
-    const auto got = co_await reader.read_head(deadline);
-    if (!got) co_return std::unexpected(got.error());
-  } while (reader.head().status < 200);
+  const auto got = co_await wire::ask_for_head(c.stream, reader, http::Method::get, pieces, deadline);
+  if (!got) co_return std::unexpected(got.error());
   c.status = reader.head().status;
   c.server.clear();
   c.body.clear();

@@ -10,7 +10,7 @@ using namespace std::chrono_literals;
 namespace {
 
 constexpr unsigned kServers = 2;
-constexpr double kCapacity = kServers * 200;  // requests of 5 ms, one at a time
+constexpr double kCapacity = kServers * 1000 / kWorkMs;  // requests a second
 constexpr Duration kInTime = 250ms;
 constexpr std::array kOffered = {0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0};
 

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <thread>
 
+#include "io/listener.h"
 #include "lab/experiments.h"
 #include "lab/picture.h"
 #include "lab/statistics.h"
@@ -25,7 +26,7 @@ struct Server {
 
 Result<void> start(Lab& lab, Server& server, const std::string& balancer) {
   if (server.at.family == Endpoint::Family::none) {
-    const auto port = free_port(lab.loop());
+    const auto port = io::free_port(lab.loop().system());
     if (!port) return std::unexpected(port.error());
     server.at = *port;
   }

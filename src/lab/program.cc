@@ -59,10 +59,4 @@ Async<void> Program::stop() {
   co_await scope_.join();
 }
 
-Result<base::Endpoint> free_port(io::Loop& loop) {
-  const auto probe = loop.system().listen(base::Endpoint::loopback(0), {.backlog = 1});
-  if (!probe) return std::unexpected(probe.error());
-  return loop.system().local_endpoint(probe->fd());
-}
-
 }  // namespace ringmaster::lab

@@ -35,7 +35,4 @@ class Program {
   io::Scope scope_;
 };
 
-// A loopback port that nobody has now.
-base::Result<base::Endpoint> free_port(io::Loop& loop);
-
 }  // namespace ringmaster::lab

@@ -163,7 +163,7 @@ Async<Result<void>> recovery(Lab& lab, Section& section) {
   section.title = "Servers killed under load";
   auto stack = co_await lab.stack(demo_servers(3) + "policy = \"rendezvous\"\nkey = \"request_id\"\n");
   if (!stack) co_return std::unexpected(stack.error());
-  section.configuration = (*stack)->configuration();
+  section.configured("recovery", (*stack)->configuration());
   if (!(*stack)->has_admin()) {
     co_await (*stack)->stop();
     co_return base::fail(base::Code::invalid, "to know whom to kill, and when the next one is there, it needs the admin API: --admin 127.0.0.1:5001");

@@ -1,4 +1,5 @@
 // One server that is 20 times slower than the others: who notices?
+#include "io/listener.h"
 #include "lab/experiments.h"
 #include "lab/picture.h"
 #include "lab/statistics.h"
@@ -20,7 +21,7 @@ struct Servers {
 
   Result<void> start(Lab& lab) {
     for (unsigned i = 1; i <= kServers; ++i) {
-      const auto port = free_port(lab.loop());
+      const auto port = io::free_port(lab.loop().system());
       if (!port) return std::unexpected(port.error());
       const std::string address = base::to_string(*port);
       auto program =

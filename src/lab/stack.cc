@@ -130,13 +130,9 @@ Async<Result<json>> Stack::call(std::string method, std::string path, std::strin
   co_return value;
 }
 
-Async<Result<json>> Stack::get_pool() {
-  const std::string path = "/v1/pools/" + pool_;
-  co_return co_await call("GET", path);
-}
-
 Async<Result<std::vector<ReplicaSeen>>> Stack::replicas() {
-  const auto pool = co_await get_pool();
+  const std::string path = "/v1/pools/" + pool_;
+  const auto pool = co_await call("GET", path);
   if (!pool) co_return std::unexpected(pool.error());
   try {
     std::vector<ReplicaSeen> seen;
@@ -209,27 +205,29 @@ Async<Result<void>> Stack::until_replaced(ReplicaSeen replica) {
   });
 }
 
+Async<Result<void>> Stack::change(std::string method, json body) {
+  const std::string path = "/v1/pools/" + pool_ + "/replicas";
+  const std::string text = body.dump();
+  const auto changed = co_await call(method, path, text);
+  if (!changed) co_return std::unexpected(changed.error());
+  co_return Result<void>{};
+}
+
 Async<Result<void>> Stack::resize(unsigned n) {
   const auto seen = co_await replicas();
   if (!seen) co_return std::unexpected(seen.error());
   const auto now = static_cast<unsigned>(seen->size());
   if (n == now) co_return Result<void>{};
-  const json change = {{"n", n > now ? n - now : now - n}};
+  const json body = {{"n", n > now ? n - now : now - n}};
   const std::string method = n > now ? "POST" : "DELETE";
-  const std::string path = "/v1/pools/" + pool_ + "/replicas";
-  const std::string body = change.dump();
-  const auto changed = co_await call(method, path, body);
-  if (!changed) co_return std::unexpected(changed.error());
+  const auto changed = co_await change(method, body);
+  if (!changed) co_return changed;
   co_return co_await until_ready(n);
 }
 
 Async<Result<void>> Stack::remove(std::string name) {
-  const json change = {{"n", 1}, {"names", {name}}};
-  const std::string path = "/v1/pools/" + pool_ + "/replicas";
-  const std::string body = change.dump();
-  const auto changed = co_await call("DELETE", path, body);
-  if (!changed) co_return std::unexpected(changed.error());
-  co_return Result<void>{};
+  const json body = {{"n", 1}, {"names", {name}}};
+  co_return co_await change("DELETE", body);
 }
 
 Async<void> Stack::stop() {

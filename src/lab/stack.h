@@ -51,7 +51,7 @@ class Stack {
   template <class F>
   Async<Result<void>> until(F is_so);
   Async<Result<nlohmann::json>> call(std::string method, std::string path, std::string body = {});
-  Async<Result<nlohmann::json>> get_pool();
+  Async<Result<void>> change(std::string method, nlohmann::json body);
 
   io::Loop& loop_;
   Interrupt& interrupt_;

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "base/names.h"
+#include "io/listener.h"
 #include "io/process.h"
 
 namespace ringmaster::supervise {
@@ -53,11 +54,7 @@ Result<Endpoint> ProcessRuntime::endpoint_for(const Launch& launch) {
   if (launch.pool.on_unix_socket()) {
     return Endpoint::unix_socket(run_dir_ + "/" + launch.pool.name + "." + std::to_string(launch.slot) + "." + std::to_string(launch.epoch) + ".sock");
   }
-  // A port that is free now. Somebody may take it before the replica does; then the replica fails and the next epoch
-  // has another one.
-  const auto probe = loop_.system().listen(Endpoint::loopback(0), {.backlog = 1});
-  if (!probe) return std::unexpected(probe.error());
-  return loop_.system().local_endpoint(probe->fd());
+  return io::free_port(loop_.system());  // if it is taken before the replica has it, that fails, and the next epoch has another one
 }
 
 std::vector<std::string> ProcessRuntime::command_of(const Launch& launch, const Endpoint& endpoint) const {

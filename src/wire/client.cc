@@ -101,14 +101,8 @@ std::string_view FetchResponse::field(std::string_view name) const {
   return found == fields.end() ? std::string_view{} : found->second;
 }
 
-// Sends the request and reads the answer's head.
-static Async<Result<void>> ask_for_head(io::Stream& stream, ResponseReader& reader, const FetchRequest& request, bool keep, Time deadline) {
-  std::string head = request.preface + request.method + " " + request.target + " HTTP/1.1\r\nHost: " + request.host + "\r\nUser-Agent: ringmaster\r\n" +
-                     (keep ? "" : "Connection: close\r\n") + request.headers;
-  if (!request.body.empty() || request.method == "POST") head += "Content-Length: " + std::to_string(request.body.size()) + "\r\n";
-  head += "\r\n";
-  const std::array<std::string_view, 2> pieces = {head, request.body};
-  reader.begin(stream, request.method == "HEAD" ? http::Method::head : http::Method::get);
+Async<Result<void>> ask_for_head(io::Stream& stream, ResponseReader& reader, http::Method method, std::span<const std::string_view> pieces, Time deadline) {
+  reader.begin(stream, method);
   auto write = stream.write(pieces, deadline);
   const auto sent = co_await write;
   if (!sent) co_return std::unexpected(sent.error());
@@ -117,6 +111,16 @@ static Async<Result<void>> ask_for_head(io::Stream& stream, ResponseReader& read
     if (!got) co_return std::unexpected(got.error());
   } while (reader.head().status < 200);
   co_return Result<void>{};
+}
+
+static Async<Result<void>> ask_for_head(io::Stream& stream, ResponseReader& reader, const FetchRequest& request, bool keep, Time deadline) {
+  std::string head = request.preface + request.method + " " + request.target + " HTTP/1.1\r\nHost: " + request.host + "\r\nUser-Agent: ringmaster\r\n" +
+                     (keep ? "" : "Connection: close\r\n") + request.headers;
+  if (!request.body.empty() || request.method == "POST") head += "Content-Length: " + std::to_string(request.body.size()) + "\r\n";
+  head += "\r\n";
+  const std::array<std::string_view, 2> pieces = {head, request.body};
+  const http::Method method = request.method == "HEAD" ? http::Method::head : http::Method::get;
+  co_return co_await ask_for_head(stream, reader, method, pieces, deadline);
 }
 
 // Sends the request and reads its answer. `reader` says afterwards whether any of it came, and whether the connection can

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -93,6 +94,10 @@ class ResponseReader {
   bool any_bytes_ = false;
   bool ended_ = false;
 };
+
+// Sends a `method` request, as it stands in `pieces` (at most io::kPiecesMax), and reads the head of its final answer with `reader`.
+// Errors as ResponseReader::read_head's.
+Async<Result<void>> ask_for_head(io::Stream& stream, ResponseReader& reader, http::Method method, std::span<const std::string_view> pieces, Time deadline);
 
 // One request and its whole answer: for checks, tasks and command-line tools. A body of more than `body_bytes_max` is the error
 // too_large, but is cut where the status is no success.
