@@ -63,7 +63,7 @@ static bool add_if(const PoolView& pool, Replica& replica, F fits) {
   if (!fits(std::uint64_t{replica.in_flight()} + 1)) return false;
   Cell& cell = *replica.cell;
   std::uint64_t with_it = std::uint64_t{cell.in_flight.fetch_add(1, std::memory_order_seq_cst)} + 1;
-  for (const Cell* other : replica.other_cells) with_it += other->in_flight.load(std::memory_order_relaxed);
+  for (const Cell* other : replica.other_cells) with_it += other->in_flight.load(std::memory_order_seq_cst);
   if (fits(with_it)) return true;
   cell.in_flight.fetch_sub(1, std::memory_order_seq_cst);
   tell_waiters(*pool.status);  // our passing addition may have turned somebody away who would have fitted

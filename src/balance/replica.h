@@ -110,8 +110,18 @@ class Replica {
   bool ejected() const { return (standing_.load(std::memory_order_relaxed) & kEjected) != 0; }  // by its answers
   // Worth waiting for: it may be ready any moment.
   bool expected() const {
-    const Phase now = phase();
-    return now == Phase::starting || now == Phase::suspect || exited();
+    const std::uint32_t standing = standing_.load(std::memory_order_relaxed);
+    const auto now = static_cast<Phase>(standing & kPhase);
+    return (now == Phase::starting && (standing & kSilent) == 0) || now == Phase::suspect || exited();
+  }
+  // It is not ours, and has not answered its first check: it may be away for long. False if that was known.
+  bool mark_silent() {
+    bool news = false;
+    change([&](std::uint32_t s) {
+      news = (s & kSilent) == 0;
+      return s | kSilent;
+    });
+    return news;
   }
 
   void set_phase(Phase phase) {
@@ -140,8 +150,10 @@ class Replica {
   std::uint64_t requests() const { return cell->requests.load(std::memory_order_relaxed) - requests_before; }
   std::uint64_t failures() const { return cell->failures.load(std::memory_order_relaxed) - failures_before; }
   std::uint32_t in_flight() const {
-    std::uint32_t sum = cell->in_flight.load(std::memory_order_relaxed);
-    for (const Cell* other : other_cells) sum += other->in_flight.load(std::memory_order_relaxed);
+    // Sequentially consistent, as those who wait for room rely on it: they announce themselves and then look here, while who
+    // gives room back changes this and then looks for them (admission.cc). On ARM64 a relaxed read could miss both.
+    std::uint32_t sum = cell->in_flight.load(std::memory_order_seq_cst);
+    for (const Cell* other : other_cells) sum += other->in_flight.load(std::memory_order_seq_cst);
     return sum;
   }
 
@@ -150,6 +162,7 @@ class Replica {
   static constexpr std::uint32_t kExited = 0x100;
   static constexpr std::uint32_t kEjected = 0x200;
   static constexpr std::uint32_t kSeated = 0x400;
+  static constexpr std::uint32_t kSilent = 0x800;
 
   static bool is_ready(std::uint32_t s) { return (s & (kPhase | kExited | kEjected)) == static_cast<std::uint32_t>(Phase::ready); }
   static bool is_doubtful(std::uint32_t s) {

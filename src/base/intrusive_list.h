@@ -54,6 +54,15 @@ class IntrusiveList {
     head_.prev_ = last;
   }
 
+  // The first that f(element) is true of, or null.
+  template <class F>
+  T* find(F f) {
+    for (Link<Tag>* at = head_.next_; at != &head_; at = at->next_) {
+      if (f(*static_cast<T*>(at))) return static_cast<T*>(at);
+    }
+    return nullptr;
+  }
+
   // Calls f(element) for each; f may remove the element it is given, and no other.
   template <class F>
   void for_each(F f) {

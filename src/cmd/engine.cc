@@ -26,6 +26,9 @@ wire::ServerLimits server_limits(const config::Config& config) {
   limits.connections_max = config.connections_max;
   limits.connections_per_address_max = config.connections_per_address_max;
   limits.body_rate_min = config.body_rate_min;
+  limits.response_rate_min = config.response_rate_min;
+  limits.linger = config.timeouts.linger;
+  limits.linger_bytes_max = config.linger_bytes_max;
   return limits;
 }
 
@@ -96,10 +99,13 @@ Result<void> Engine::set_up(link::Received received) {
   // A connection of a client may need one to a replica; checks, the admin API and the log need a few always.
   static constexpr std::uint64_t kReserve = 200;
   const std::uint64_t limit = std::max(loop_.system().raise_descriptor_limit(), kReserve + 2 * std::uint64_t{setup_.workers});
-  const auto most = static_cast<unsigned>((limit - kReserve) / 2 / setup_.workers / std::max(1U, setup_.listeners));
+  const auto most = static_cast<unsigned>((limit - kReserve) / 2 / std::max(1U, setup_.listeners));
   if (most < config_.connections_max)
-    base::log::warning("{} descriptors are enough for {} connections a worker and listener, not {}", limit, most, config_.connections_max);
+    base::log::warning("{} descriptors are enough for {} connections a listener, not {}", limit, most, config_.connections_max);
   config_.connections_max = std::min(config_.connections_max, most);
+  for (std::size_t i = 0; i < config_.listeners.size(); ++i) {
+    connection_limits_.push_back(std::make_shared<wire::ConnectionLimit>(config_.connections_max));
+  }
 
   prober_ = std::make_unique<probe::Prober>(loop_, [this](const auto& replica, bool ready) { report(replica, ready); });
   registry_ = std::make_unique<proxy::Registry>(config_, static_cast<balance::Cell*>(counters_.memory.get()), registry_listener());
@@ -139,6 +145,7 @@ void Engine::open_listeners(Worker& worker) {
     wire::ServerLimits limits = server_limits(config_);
     limits.proxy_protocol = listener.proxy_protocol;
     limits.trusted = listener.trusted;
+    limits.connections = connection_limits_[i];
     worker.servers.push_back(std::make_unique<wire::Server>(loop, *worker.handlers.back(), limits));
     worker.servers.back()->listen(loop.system().adopt(worker.listeners[i]));
   }
@@ -260,8 +267,8 @@ proxy::Balancer::Reports Engine::reports() {
 
 void Engine::report(const proxy::Registry::Record& replica, bool ready) {
   channel_.send(link::Health{replica->pool, replica->slot, replica->epoch, ready});
-  if (!ready) return;
-  if (dispatcher_) dispatcher_->replica_ready(replica->pool);
+  if (ready && dispatcher_) dispatcher_->replica_ready(replica->pool);
+  // Those who wait look again: there may be somebody now, or nobody to wait for any more.
   for (std::size_t i = 0; i < config_.pools.size(); ++i) {
     if (config_.pools[i].name == replica->pool) shared_->queues[i]->wake_all();
   }

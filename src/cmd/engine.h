@@ -60,6 +60,7 @@ class Engine {
   std::unique_ptr<probe::Prober> prober_;
   std::unique_ptr<proxy::Registry> registry_;
   std::unique_ptr<proxy::Shared> shared_;
+  std::vector<std::shared_ptr<wire::ConnectionLimit>> connection_limits_;  // by listener
   std::unique_ptr<dispatch::Dispatcher> dispatcher_;  // if there are queues
   std::shared_ptr<const balance::View> view_;         // as last given to the workers
   admin::Operations operations_;

@@ -180,6 +180,8 @@ struct Route {
   http::FieldEdits request_fields;
   http::FieldEdits response_fields;
   std::optional<std::uint64_t> body_bytes_max;  // instead of the listener's
+  bool request_buffering = true;                // small bodies are awaited whole before a replica is chosen
+  std::uint64_t request_buffer_bytes = 0;       // how small; 0: as fits a connection's buffer, some 30 KiB
   Rate rate;
 };
 
@@ -220,6 +222,7 @@ struct Timeouts {
   Duration response = std::chrono::seconds(60);     // from the request's end to the response's head
   Duration stream = std::chrono::minutes(5);        // between two pieces of a response's body
   Duration tunnel = std::chrono::hours(1);          // an upgraded connection without a byte in either direction
+  Duration linger = std::chrono::seconds(5);        // for the rest of a request that was answered early, between two pieces
 };
 
 struct AccessLog {
@@ -241,9 +244,11 @@ struct Config {
   std::string engine_user;                   // the engine runs as this user; empty: as the master's
   Endpoint docker;                           // Docker's socket
   unsigned workers = 0;                      // 0: one per core
-  unsigned connections_max = 4000;           // of clients, per worker and listener
+  unsigned connections_max = 8000;           // of clients, per listener
   unsigned connections_per_address_max = 0;  // per worker; 0: no limit
   unsigned body_rate_min = 240;              // bytes a second that a request's body must bring, after 10 s
+  unsigned response_rate_min = 0;            // bytes a second that a client must take; 0: any in each timeouts.body
+  std::uint64_t linger_bytes_max = 64 << 20;  // of a request that was answered early
   Timeouts timeouts;
   AccessLog access_log;
   Trace trace;

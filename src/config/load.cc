@@ -117,6 +117,7 @@ void read_timeouts(const toml::table& table, Timeouts& timeouts, Faults& faults)
   reader.duration("response", timeouts.response, 1ms);
   reader.duration("stream", timeouts.stream, 1ms);
   reader.duration("tunnel", timeouts.tunnel, 1ms);
+  reader.duration("linger", timeouts.linger, 1ms);
   reader.finish();
 }
 
@@ -203,6 +204,8 @@ void read_config(const toml::table& root, Config& config, Faults& faults) {
   reader.count("connections_max", config.connections_max, 1, 1'000'000);
   reader.count("connections_per_address_max", config.connections_per_address_max, 0, 1'000'000);
   reader.count("body_rate_min", config.body_rate_min, 0, 1'000'000'000);
+  reader.count("response_rate_min", config.response_rate_min, 0, 1'000'000'000);
+  reader.bytes("linger_bytes_max", config.linger_bytes_max);
   with_table(reader, "timeouts", [&](const toml::table& table) { read_timeouts(table, config.timeouts, faults); });
   with_table(reader, "admin", [&](const toml::table& table) { read_admin(table, config, faults); });
   with_table(reader, "pool", [&](const toml::table& pools) {

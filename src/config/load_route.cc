@@ -113,6 +113,17 @@ void read_answer(Reader& reader, const toml::table& table, Route& route, const C
   if ((route.status == 204 || route.status == 304) && !route.body.empty()) complain("an answer of this status has no body");
 }
 
+void read_buffering(Reader& reader, const toml::table& table, Route& route, Faults& faults) {
+  static constexpr std::uint64_t kBytesMax = 64 << 20;
+  reader.parsed("request_buffering", [&](const std::string& text) -> Result<void> {
+    route.request_buffering = text == "memory";
+    return text == "memory" || text == "off" ? Result<void>{} : base::fail(Code::invalid, "it is memory or off");
+  });
+  reader.bytes("request_buffer_bytes", route.request_buffer_bytes);
+  if (route.request_buffer_bytes > kBytesMax) faults.add(table.source(), "request_buffer_bytes is memory for each request: at most 64MiB");
+  if (route.request_buffer_bytes != 0 && !route.request_buffering) faults.add(table.source(), "request_buffer_bytes needs request_buffering = \"memory\"");
+}
+
 }  // namespace
 
 Route read_route(const toml::table& table, const Config& config, Faults& faults) {
@@ -141,6 +152,7 @@ Route read_route(const toml::table& table, const Config& config, Faults& faults)
   std::uint64_t bytes = 0;
   reader.bytes("body_bytes_max", bytes);
   if (table.get("body_bytes_max") != nullptr) route.body_bytes_max = bytes;
+  read_buffering(reader, table, route, faults);
   read_rate(reader, route.rate, faults);
   reader.finish();
   return route;

@@ -1,6 +1,7 @@
 #include "http/head_parser.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstring>
 
@@ -271,11 +272,25 @@ Parse RequestParser::finish() {
     if (field.id == FieldId::expect) {
       if (!equals_ignoring_case(field.value, "100-continue")) return reject(417, "only 100-continue can be expected");
       head_.expects_continue = head_.minor_version == 1;
-    } else if (field.id == FieldId::upgrade && head_.framing != Framing::none) {
-      return reject(400, "Upgrade with a body");
+    } else if (field.id == FieldId::upgrade && equals_ignoring_case(field.value, "websocket") &&
+               (head_.framing == Framing::chunked || head_.content_length > 0)) {
+      // Any other Upgrade is ignored, as RFC 9110 section 7.8 allows: it is never forwarded.
+      return reject(400, "an upgrade to websocket with a body");
     }
   }
   return Parse::done;
+}
+
+void RequestParser::keep_line(std::string& room) {
+  const std::array<std::string_view*, 4> parts = {&head_.method_text, &head_.path, &head_.query, &head_.authority};
+  room.clear();
+  for (const std::string_view* part : parts) room.append(*part);
+  std::string_view rest = room;
+  for (std::string_view* part : parts) {
+    *part = rest.substr(0, part->size());
+    rest.remove_prefix(part->size());
+  }
+  head_.fields.clear();
 }
 
 // --- responses ---

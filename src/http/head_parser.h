@@ -5,6 +5,7 @@
 // It works line by line, so it never reads a byte twice and rejects at the first bad line.
 #pragma once
 
+#include <string>
 #include <string_view>
 
 #include "http/message.h"
@@ -61,6 +62,9 @@ class RequestParser : public HeadParser {
   Parse parse(std::string_view bytes);
   void restart();  // for the next head
   const RequestHead& head() const { return head_; }
+  // Copies method, path, query and authority to `room`, where head() has them from then on, and forgets the fields: what was
+  // parsed need not be kept any more.
+  void keep_line(std::string& room);
 
  private:
   Parse parse_request_line(std::string_view line);

@@ -144,6 +144,8 @@ TEST(RequestParser, AnswersEveryRowOfTheTable) {
       {"A18 other expectation", get("Expect: 200-ok\r\n"), 417},
       {"A18 Expect", post("Expect: 100-Continue\r\nContent-Length: 3\r\n"), 0},
       {"A20 Upgrade with a body", post("Upgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 3\r\n"), 400},
+      {"A20 another Upgrade with a body is ignored", post("Upgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 3\r\n"), 0},
+      {"A20 Upgrade with an empty body", get("Upgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 0\r\n"), 0},
       {"A20 Upgrade without", get("Upgrade: h2c\r\nConnection: Upgrade\r\n"), 0},
       {"A23 long line", line("GET /" + std::string(9000, 'x') + " HTTP/1.1"), 414},
       {"A23 long head", get("X: " + std::string(17000, 'x') + "\r\n"), 431},

@@ -1,10 +1,12 @@
 // RealSystem's sockets, messages and readiness.
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -172,7 +174,12 @@ Transfer RealSystem::connect(const Endpoint& to) {
   Address address = to_address(to);
   if (to.family == Endpoint::Family::unix_path && links_ == Links::refuse) {
     itself = ::open(to.path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    if (itself >= 0) address = to_address(Endpoint::unix_socket("/proc/self/fd/" + std::to_string(itself)));
+    if (itself < 0) {  // without knowing what it is, it is not connected to
+      const int error = errno;
+      ::close(fd);
+      return {-1, error};
+    }
+    address = to_address(Endpoint::unix_socket("/proc/self/fd/" + std::to_string(itself)));
   }
   const bool begun = ::connect(fd, address.get(), address.bytes) == 0 || errno == EINPROGRESS;
   const int error = errno;
@@ -204,6 +211,11 @@ Transfer RealSystem::write(int fd, std::span<const iovec> from) {
   message.msg_iov = const_cast<iovec*>(from.data());  // NOLINT: sendmsg does not write there
   message.msg_iovlen = from.size();
   return outcome(::sendmsg(fd, &message, MSG_NOSIGNAL));
+}
+
+std::size_t RealSystem::unacknowledged(int fd) {
+  int bytes = 0;
+  return ::ioctl(fd, SIOCOUTQ, &bytes) == 0 && bytes > 0 ? static_cast<std::size_t>(bytes) : 0;
 }
 
 void RealSystem::shutdown_write(int fd) { ::shutdown(fd, SHUT_WR); }

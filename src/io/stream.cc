@@ -1,5 +1,6 @@
 #include "io/stream.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -13,7 +14,9 @@ static Code code_of_failure(int error) {
 }
 
 void StreamOperation::done() {
-  if (!decided_ && outcome() == Code::ok && !cancelled()) {
+  const bool extend = !decided_ && outcome() == Code::timeout && !cancelled();
+  if (extend) deadline_ = extended(deadline_);
+  if (!decided_ && !cancelled() && (outcome() == Code::ok || (extend && deadline_ > loop().now()))) {
     if (!attempt()) {
       begin(deadline_);
       slot_ = this;
@@ -53,7 +56,12 @@ Result<std::size_t> ReadOperation::await_resume() const {
   return count_;
 }
 
-WriteOperation::WriteOperation(Watch& watch, std::span<const std::string_view> pieces, Time deadline) : StreamOperation(watch, watch.writer, deadline) {
+static Time first_deadline(Loop& loop, const Patience& patience) {
+  return patience.stall_max == Duration::zero() ? patience.until : std::min(patience.until, loop.now() + patience.stall_max);
+}
+
+WriteOperation::WriteOperation(Watch& watch, std::span<const std::string_view> pieces, const Patience& patience)
+    : StreamOperation(watch, watch.writer, first_deadline(watch.loop(), patience)), patience_(patience) {
   CHECK(pieces.size() <= kPiecesMax);
   for (const std::string_view piece : pieces) {
     if (piece.empty()) continue;
@@ -67,10 +75,14 @@ bool WriteOperation::attempt() {
       failed_ = watch_.aborted();
       return decided_ = true;
     }
-    if (!watch_.writable()) return false;
+    if (!watch_.writable()) {
+      if (!taken_before_) taken_before_ = taken();
+      return false;
+    }
     const Transfer put = watch_.system().write(watch_.fd(), std::span(pieces_).subspan(first_, end_ - first_));
     if (put.would_block()) {
       watch_.not_writable();
+      if (!taken_before_) taken_before_ = taken();
       return false;
     }
     if (put.count < 0) {
@@ -80,6 +92,20 @@ bool WriteOperation::attempt() {
     advance(static_cast<std::size_t>(put.count));
   }
   return decided_ = true;
+}
+
+std::int64_t WriteOperation::taken() const {
+  return static_cast<std::int64_t>(written_) - static_cast<std::int64_t>(watch_.system().unacknowledged(watch_.fd()));
+}
+
+Time WriteOperation::extended(Time deadline) {
+  if (patience_.stall_max == Duration::zero() || !taken_before_) return deadline;
+  const std::int64_t now_taken = taken();
+  const double seconds = std::chrono::duration<double>(patience_.stall_max).count();
+  const std::int64_t wanted = std::max<std::int64_t>(1, static_cast<std::int64_t>(seconds * static_cast<double>(patience_.bytes_per_second_min)));
+  if (now_taken - *taken_before_ < wanted) return deadline;
+  taken_before_ = now_taken;
+  return std::min(patience_.until, loop().now() + patience_.stall_max);
 }
 
 void WriteOperation::advance(std::size_t count) {

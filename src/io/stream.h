@@ -6,6 +6,7 @@
 
 #include <array>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "io/loop.h"
@@ -39,6 +40,8 @@ class StreamOperation : public FiberWait {
  protected:
   StreamOperation(Watch& watch, Wait*& slot, Time deadline) : FiberWait(watch.loop()), watch_(watch), slot_(slot), deadline_(deadline) {}
   virtual bool attempt() = 0;
+  // The deadline has passed: a later one, if the operation has earned it; else the same.
+  virtual Time extended(Time deadline) { return deadline; }
 
   Watch& watch_;
   Code failed_ = Code::ok;
@@ -66,15 +69,29 @@ class ReadOperation final : public StreamOperation {
 
 inline constexpr std::size_t kPiecesMax = 4;
 
+// How long a write may take. It goes on for as long as the peer takes bytes: in each window of `stall_max` at least one, and
+// at least `bytes_per_second_min` on average; but never beyond `until`. What counts is what the peer has acknowledged, since
+// a socket's buffer may hold minutes of what a slow client reads.
+struct Patience {
+  Duration stall_max;
+  std::uint64_t bytes_per_second_min = 0;
+  Time until = base::kNever;
+};
+
 class WriteOperation final : public StreamOperation {
  public:
-  WriteOperation(Watch& watch, std::span<const std::string_view> pieces, Time deadline);
+  WriteOperation(Watch& watch, std::span<const std::string_view> pieces, const Patience& patience);
   Result<void> await_resume() const;
   std::size_t written() const { return written_; }
 
  private:
   bool attempt() override;
+  Time extended(Time deadline) override;
   void advance(std::size_t count);
+  std::int64_t taken() const;
+
+  Patience patience_;
+  std::optional<std::int64_t> taken_before_;  // by the peer when this window began; nothing: no wait was needed yet
   std::array<iovec, kPiecesMax> pieces_{};
   std::size_t first_ = 0;
   std::size_t end_ = 0;
@@ -94,8 +111,10 @@ class Stream {
   // Awaits at least one byte: their number; 0 at the end of the stream; or timeout, reset, cancelled.
   ReadOperation read(std::span<char> into, Time deadline) { return {*watch_, into, deadline}; }
 
-  // Awaits that all of `pieces` (at most kPiecesMax) has been handed to the system.
-  WriteOperation write(std::span<const std::string_view> pieces, Time deadline) { return {*watch_, pieces, deadline}; }
+  // Awaits that all of `pieces` (at most kPiecesMax) has been handed to the system. Errors: timeout, reset, cancelled.
+  WriteOperation write(std::span<const std::string_view> pieces, const Patience& patience) { return {*watch_, pieces, patience}; }
+  // The same with a deadline for the whole.
+  WriteOperation write(std::span<const std::string_view> pieces, Time deadline) { return {*watch_, pieces, {Duration::zero(), 0, deadline}}; }
 
   void shutdown_write() { watch_->system().shutdown_write(watch_->fd()); }
   // Closes so that the peer sees a broken stream, never a clean end.

@@ -142,7 +142,8 @@ void Prober::decide(const Record& replica, Phase phase) {
 }
 
 // True once a check has succeeded; false when cancelled.
-Async<bool> Prober::until_started(const balance::Replica& replica, const config::Pool& pool, io::Signal& wanted) {
+Async<bool> Prober::until_started(const Record& record, const config::Pool& pool, io::Signal& wanted) {
+  balance::Replica& replica = *record;
   static constexpr Duration kFirst = 5ms;
   static constexpr Duration kOwnLongest = 250ms;
   const Duration longest = balance::is_owned(replica.origin) ? kOwnLongest : pool.health.interval;  // one that nobody starts may be away for long
@@ -151,6 +152,7 @@ Async<bool> Prober::until_started(const balance::Replica& replica, const config:
     if (replica.phase() != Phase::backing_off && replica.endpoint.family != base::Endpoint::Family::none) {
       const Check found = co_await check(replica, pool);
       if (found == Check::good) co_return true;
+      if (!balance::is_owned(replica.origin) && found != Check::unknown && replica.mark_silent()) report_(record, false);
     }
     const Code woken = co_await wanted.wait(loop_, loop_.now() + pause);
     if (woken == Code::cancelled) co_return false;
@@ -184,7 +186,7 @@ Async<void> Prober::follow(Record replica, const config::Pool& pool, io::Signal&
   const config::Health& settings = pool.health;
   io::Fiber& fiber = co_await io::this_fiber();
   if (replica->phase() != Phase::ready) {  // else the master remembers that it was
-    const bool started = co_await until_started(*replica, pool, wanted);
+    const bool started = co_await until_started(replica, pool, wanted);
     if (!started) co_return;
     decide(replica, Phase::ready);
   }

@@ -25,7 +25,7 @@ namespace ringmaster::probe {
 class Prober {
  public:
   using Record = std::shared_ptr<balance::Replica>;
-  // Called when a replica has become ready, or has stopped being so.
+  // Called when a replica has become ready, or has stopped being so, or is not worth waiting for any more.
   using Report = std::function<void(const Record&, bool ready)>;
 
   Prober(io::Loop& loop, Report report);
@@ -55,7 +55,7 @@ class Prober {
   io::Async<void> follow(Record replica, const config::Pool& pool, io::Signal& wanted);
   io::Async<Check> settle(const Record& replica, const config::Pool& pool, io::Signal& wanted);
   io::Async<void> return_later(Record replica, base::Duration after);
-  io::Async<bool> until_started(const balance::Replica& replica, const config::Pool& pool, io::Signal& wanted);
+  io::Async<bool> until_started(const Record& record, const config::Pool& pool, io::Signal& wanted);
   io::Async<Check> check(const balance::Replica& replica, const config::Pool& pool);
   void decide(const Record& replica, balance::Phase phase);
   void warm_up(balance::Replica& replica);

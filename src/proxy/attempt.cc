@@ -45,6 +45,32 @@ Attempt::Attempt(Balancer& balancer, PoolState& pool, wire::Exchange& exchange, 
 
 Attempt::~Attempt() { put_workspace(); }
 
+Pinned::Pinned(Balancer& balancer, Upstream& upstream, std::unique_ptr<wire::ClientConnection> its_connection)
+    : connection(std::move(its_connection)), balancer_(balancer), upstream_(upstream) {
+  ++upstream_.users;
+}
+
+Pinned::~Pinned() {
+  connection.reset();
+  balancer_.release(upstream_);
+}
+
+static bool names_connection_scheme(const http::Fields& fields, std::string_view name) {
+  return std::ranges::any_of(fields, [&](const http::Field& field) {
+    const std::string_view scheme = field.value.substr(0, field.value.find(' '));
+    return http::equals_ignoring_case(field.name, name) && (http::equals_ignoring_case(scheme, "NTLM") || http::equals_ignoring_case(scheme, "Negotiate"));
+  });
+}
+
+// RFC 4559 section 6, and [MS-NTHT]: what these schemes authenticate is the connection.
+bool Attempt::authenticates_connection() const {
+  const http::Fields& asked = exchange_.request().fields;
+  if (names_connection_scheme(asked, "authorization") || names_connection_scheme(asked, "proxy-authorization")) return true;
+  const http::ResponseHead& answer = workspace_->reader.head();
+  if (answer.status != 401 && answer.status != 407) return false;
+  return names_connection_scheme(answer.fields, answer.status == 401 ? "www-authenticate" : "proxy-authenticate");
+}
+
 void Attempt::take_workspace() {
   if (!workspace_) workspace_ = balancer_.workspaces_.take();
 }
@@ -53,7 +79,10 @@ void Attempt::put_workspace() {
   if (workspace_) balancer_.workspaces_.put(std::move(workspace_));
 }
 
-bool Attempt::began_tunnel() const { return answered_ && workspace_->reader.head().status == 101; }
+void Attempt::release_buffer() {
+  count(std::nullopt);
+  put_workspace();
+}
 
 base::Time Attempt::response_deadline() const {
   const base::Duration one = pool_.settings.retry.try_timeout;
@@ -87,7 +116,7 @@ bool Attempt::is_stale(const Failure& failure) const {
 
 Async<std::optional<Failure>> Attempt::begin(bool alone) {
   const bool whole = exchange_.body_complete();
-  connection_ = upstream_.connections().take();
+  if (!connection_) connection_ = upstream_.connections().take();
   reused_ = connection_ != nullptr;
   while (true) {
     std::optional<Failure> failure;
@@ -100,7 +129,8 @@ Async<std::optional<Failure>> Attempt::begin(bool alone) {
     }
     take_workspace();
     const auto pieces = make_request();
-    auto write = connection_->stream().write(pieces, std::min(deadline_, in(balancer_.config_.timeouts.body)));
+    const io::Patience patience{balancer_.config_.timeouts.body, 0, deadline_};
+    auto write = connection_->stream().write(pieces, patience);
     const auto sent = co_await write;
     put_workspace();
     if (sent) {
@@ -194,7 +224,8 @@ Async<void> Attempt::upload() {
       *end++ = '\n';
     }
     const std::array<std::string_view, 3> pieces = {std::string_view(size.data(), end), *piece, std::string_view(chunked ? "\r\n" : "")};
-    auto write = stream.write(pieces, in(balancer_.config_.timeouts.body));
+    const io::Patience patience{balancer_.config_.timeouts.body};
+    auto write = stream.write(pieces, patience);
     const auto sent = co_await write;
     if (!sent) break;  // it may have answered early: receive() finds out, and in time
     upstream_.metrics.answers.bytes_sent += piece->size();
@@ -225,6 +256,8 @@ Async<std::optional<Failure>> Attempt::receive(base::Time deadline, bool alone) 
     if (status >= 200 || status == 101) {
       active_->answering = true;
       answered_ = true;
+      tunnel_ = status == 101;
+      private_ |= authenticates_connection();
       response_time_ = balancer_.loop_.now() - began_;
       co_return std::nullopt;
     }
@@ -251,7 +284,9 @@ void Attempt::count(const std::optional<Failure>& failure) {
   const unsigned status = answered_ ? workspace_->reader.head().status : 0;
   if (!broke && status == 0) return;
   balance::Replica& replica = upstream_.replica();
-  const bool error = broke || status >= 500;
+  // What only says that the request was an odd one (501, 505, or any answer to a method that nobody knows) is no error of
+  // the replica: else a client could have the pool's replicas ejected, one after the other.
+  const bool error = broke || (status >= 500 && status != 501 && status != 505 && exchange_.request().method != http::Method::other);
   const base::Duration took = broke ? balancer_.loop_.now() - began_ : response_time_;
   if (answered_) {
     upstream_.metrics.answers.record(status, response_time_);
@@ -287,11 +322,15 @@ Async<void> Attempt::stop_upload() {
 
 void Attempt::end(const std::optional<Failure>& failure) {
   count(failure);
-  const bool clean = !failure && answered_ && !began_tunnel() && workspace_->reader.reusable() && (!streamed_ || upload_.done);
+  const bool clean = !failure && answered_ && !tunnel_ && workspace_->reader.reusable() && (!streamed_ || upload_.done);
   active_.reset();
   if (clean && connection_ && !upstream_.retired && pool_.settings.proxy_protocol == config::ProxyProtocol::none) {
     if (streamed_) bear_pauses(false);
-    upstream_.connections().put(std::move(connection_));
+    if (private_) {
+      exchange_.companion() = std::make_unique<Pinned>(balancer_, upstream_, std::move(connection_));
+    } else {
+      upstream_.connections().put(std::move(connection_));
+    }
   }
   connection_.reset();
   ticket_.release();

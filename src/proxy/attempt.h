@@ -33,10 +33,18 @@ class Attempt {
   io::Stream& stream() { return connection_->stream(); }
   Upstream& upstream() { return upstream_; }
   bool streamed() const { return streamed_; }                                              // part of the body was read for good: it cannot be sent again
+  // Goes by this connection instead of one of the pool's; before begin(). It is the client's own: see Pinned.
+  void use(std::unique_ptr<wire::ClientConnection> own) {
+    connection_ = std::move(own);
+    private_ = true;
+  }
   const std::optional<base::Error>& client_error() const { return upload_.client_error; }  // why its body broke off
-  bool began_tunnel() const;
+  bool began_tunnel() const { return tunnel_; }
   // The replica has done its part: what it held is free, while the client still reads.
   void release_ticket();
+
+  // After a 101, with nothing left to read: what reading it needed.
+  void release_buffer();
 
   // If streamed(): breaks off what of the request's body is still on its way. Before end().
   io::Async<void> stop_upload();
@@ -54,6 +62,7 @@ class Attempt {
   void take_workspace();
   void put_workspace();
   bool is_stale(const Failure& failure) const;
+  bool authenticates_connection() const;
   void append_preface();
   std::span<const std::string_view> replaced_fields(std::span<std::string_view> room);
   void count(const std::optional<Failure>& failure);
@@ -84,8 +93,25 @@ class Attempt {
   bool streamed_ = false;
   bool reused_ = false;    // the connection had carried a request before
   bool answered_ = false;  // the final head has come
+  bool tunnel_ = false;    // by a 101
   bool counted_ = false;
+  bool private_ = false;  // the connection is this client's alone
   base::Duration response_time_{};
+};
+
+// A replica's connection that belongs to one client's connection: NTLM and Negotiate authenticate connections and not
+// requests, and whoever came next on it would be taken for whoever authenticated it. It goes with the client's.
+class Pinned final : public wire::Companion {
+ public:
+  Pinned(Balancer& balancer, Upstream& upstream, std::unique_ptr<wire::ClientConnection> its_connection);
+  ~Pinned() override;
+  Upstream& upstream() { return upstream_; }
+
+  std::unique_ptr<wire::ClientConnection> connection;  // null while it is used, and once it has ended
+
+ private:
+  Balancer& balancer_;
+  Upstream& upstream_;
 };
 
 // The connection wants to become a WebSocket: the one upgrade that is passed on (SECURITY A20).

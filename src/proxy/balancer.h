@@ -67,6 +67,8 @@ struct Forwarding {
   const http::FieldEdits* response_fields = nullptr;
   std::string_view extra;                      // whole lines for the request
   std::span<const std::string_view> replaced;  // fields that `extra` has instead of the client's
+  bool buffered = true;                        // a small body is awaited whole
+  std::size_t buffer_bytes = 0;                // what is small, if more than the connection's buffer
 };
 
 class Balancer {
@@ -98,6 +100,7 @@ class Balancer {
  private:
   friend class Relay;
   friend class Attempt;
+  friend class Pinned;
   // Of a replica that is in the view.
   Upstream& upstream(const balance::PoolView& pool, const balance::Replica& replica);
   void release(Upstream& upstream);

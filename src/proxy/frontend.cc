@@ -223,6 +223,8 @@ Forwarding Frontend::prepare(const wire::Exchange& exchange, const Route* route,
   if (route != nullptr) {
     if (!route->request_fields.empty()) forwarding.request_fields = &route->request_fields;
     if (!route->response_fields.empty()) forwarding.response_fields = &route->response_fields;
+    forwarding.buffered = route->request_buffering;
+    forwarding.buffer_bytes = route->request_buffer_bytes;
     if (route->replaces_prefix) {
       scratch.path.assign(route->new_prefix).append(exchange.path().substr(route->prefix.size()));
       if (scratch.path.empty()) scratch.path = "/";

@@ -39,9 +39,10 @@ static std::string_view text_of(const Key& key, const wire::Exchange& exchange) 
   }
 }
 
-static std::uint64_t hash_of_client(const wire::Exchange& exchange) {
+// `bytes`: of the address that count.
+static std::uint64_t hash_of_client(const wire::Exchange& exchange, std::size_t bytes = 16) {
   const auto& address = exchange.client().address;
-  return balance::hash_of({reinterpret_cast<const char*>(address.data()), address.size()});
+  return balance::hash_of({reinterpret_cast<const char*>(address.data()), bytes});
 }
 
 std::uint64_t key_of(const Key& key, const wire::Exchange& exchange, balance::PickState& state) {
@@ -53,7 +54,9 @@ std::uint64_t key_of(const Key& key, const wire::Exchange& exchange, balance::Pi
 
 std::uint64_t limit_key_of(const Key& key, const wire::Exchange& exchange) {
   const std::string_view text = text_of(key, exchange);
-  return text.empty() ? hash_of_client(exchange) : balance::hash_of(text);
+  // Of an IPv6 address its /64, which one client has whole.
+  const std::size_t bytes = exchange.client().family == base::Endpoint::Family::v6 ? 8 : 16;
+  return text.empty() ? hash_of_client(exchange, bytes) : balance::hash_of(text);
 }
 
 }  // namespace ringmaster::proxy

@@ -32,22 +32,32 @@ Async<void> Relay::run() {
   hangup_.emplace(exchange_.client_watch(), fiber);
   pool_.budget.request(now());
   MaybeFailure failure;
-  if (!exchange_.body_complete()) failure = co_await complete_body();
+  if (!exchange_.body_complete() && forwarding_.buffered) failure = co_await complete_body();
   if (failure) {
     if (!fiber.cancelled) co_await give_up(failure);
     co_return;
   }
-  while (tries_ < pool_.settings.retry.tries && has_view()) {
+  while (has_view()) {
+    const bool backlog = failure && failure->error.code == Code::full && failure->progress == Progress::nothing_sent;
+    const bool exhausted = tries_ >= pool_.settings.retry.tries;
+    if (exhausted && !backlog) break;
     balance::Ticket ticket;
-    Upstream* upstream = choose(ticket);
+    Upstream* upstream = exhausted ? nullptr : choose(ticket);
     if (upstream == nullptr) {
-      const bool another = co_await wait_for_turn(failure);
+      const bool at_backlog = backlog && (exhausted || !is_full_);
+      bool another = false;
+      if (at_backlog) {
+        another = co_await wait_for_backlog();
+      } else {
+        another = co_await wait_for_turn(failure);
+      }
       if (!another) break;
       continue;
     }
     leave_queue(true);
-    if (tries_ > 1) ++pool_.metrics.retries;
+    if (tries() > 1) ++pool_.metrics.retries;
     Attempt attempt(balancer_, pool_, exchange_, forwarding_, *upstream, std::move(ticket), deadline_);
+    if (Pinned* own = pinned(view()); own != nullptr && &own->upstream() == upstream && own->connection) attempt.use(std::move(own->connection));
     Attempt* winner = &attempt;
     const base::Duration delay = hedge_delay();
     if (delay > base::Duration::zero()) {
@@ -64,6 +74,7 @@ Async<void> Relay::run() {
     winner->end(failure);
     hedge_.reset();
     if (!failure || fiber.cancelled) co_return;
+    backlog_full_[tries_ - 1] = failure->error.code == Code::full;
     const bool again = co_await may_retry(*failure);
     if (!again) break;
   }
@@ -74,7 +85,7 @@ Async<void> Relay::run() {
 // A body that fits the buffer is awaited whole before a replica is chosen: a slow client then holds none, and the request
 // can be tried again.
 Async<Relay::MaybeFailure> Relay::complete_body() {
-  const auto got = co_await exchange_.complete_body();
+  const auto got = co_await exchange_.complete_body(forwarding_.buffer_bytes);
   if (!got) co_return Failure{got.error(), Progress::nothing_sent};
   co_return std::nullopt;
 }
@@ -87,6 +98,16 @@ Replica* Relay::choose_sticky(const balance::PoolView& pool) {
   if (seat == nullptr || !balance::is_eligible(pool, *seat, tried())) return nullptr;
   sticks_ = true;  // it keeps its cookie, even if this one request has to go elsewhere
   return seat;
+}
+
+// The replica's connection that is this client's own, if that replica still gets requests; else it is given up.
+Pinned* Relay::pinned(const balance::PoolView& pool) {
+  auto* own = static_cast<Pinned*>(exchange_.companion().get());  // nobody else leaves companions with clients
+  if (own == nullptr) return nullptr;
+  const Replica& replica = own->upstream().replica();
+  const bool good = !own->upstream().retired && replica.pool == pool.name && !(own->connection && own->connection->stream().watch().readable());
+  if (!good) exchange_.companion().reset();
+  return good ? own : nullptr;
 }
 
 Upstream* Relay::use(const balance::PoolView& pool, Replica& replica) {
@@ -106,6 +127,10 @@ Upstream* Relay::choose(balance::Ticket& ticket) {
   if (!key_) key_ = key_of(pool.key, exchange_, pool_.pick);
   pool_.pick.now = now();
   sticks_ = false;
+  if (Pinned* own = pinned(pool)) {
+    Replica& replica = own->upstream().replica();
+    if (balance::is_eligible(pool, replica, tried()) && balance::try_admit(pool, replica, ticket, balance::Bound::capacity)) return use(pool, replica);
+  }
   Replica* sticky = pool_.sticky.on() ? choose_sticky(pool) : nullptr;
   if (sticky != nullptr && balance::try_admit(pool, *sticky, ticket, balance::Bound::capacity)) return use(pool, *sticky);
   for (int race = 0; race < kRacesMax; ++race) {
@@ -134,19 +159,53 @@ Async<bool> Relay::wait_for_turn(const MaybeFailure& failure) {
   if (!is_full_) suspect_last(failure);
   if (!is_full_ && !somebody_is_expected()) co_return false;
   if (!place_) {
-    wait_until_ = std::min(deadline_, now() + pool_.settings.queue_wait);
     bool look = false;
-    place_ = pool_.queue.enter(balancer_.loop_, look);
-    if (!place_) {
-      ++pool_.metrics.refused_full;
-      co_return false;
-    }
+    if (!enter_queue(look)) co_return false;
     if (look) co_return true;
   }
   if (!std::exchange(queued_, true)) ++pool_.metrics.queued;
   const Code woken = co_await pool_.queue.wait(place_, wait_until_);
   if (woken == Code::timeout) ++pool_.metrics.queue_timeouts;
   co_return woken == Code::ok;
+}
+
+bool Relay::enter_queue(bool& look) {
+  if (!queued_) wait_until_ = std::min(deadline_, now() + pool_.settings.queue_wait);
+  place_ = pool_.queue.enter(balancer_.loop_, look);
+  if (!place_) ++pool_.metrics.refused_full;
+  return place_ != nullptr;
+}
+
+// Every replica's backlog of connections is full. Nothing tells when there is room in one (connect(2) on a Unix socket knows
+// no "in progress"), so it is tried again after a moment; meanwhile the request stands in the queue like any other.
+Async<bool> Relay::wait_for_backlog() {
+  static constexpr base::Duration kPause = std::chrono::milliseconds(5);
+  bool look = false;
+  if (!place_ && !enter_queue(look)) co_return false;
+  if (!std::exchange(queued_, true)) ++pool_.metrics.queued;
+  const Code woken = co_await pool_.queue.wait(place_, std::min(wait_until_, now() + kPause));
+  if (woken == Code::cancelled) co_return false;
+  forget_full();
+  if (now() < wait_until_) co_return true;
+  ++pool_.metrics.queue_timeouts;
+  co_return false;
+}
+
+// Those whose backlog was full may be tried again.
+void Relay::forget_full() {
+  unsigned kept = 0;
+  for (unsigned i = 0; i < tries_; ++i) {
+    if (backlog_full_[i]) {
+      balancer_.release(*upstreams_[i]);
+      ++forgotten_;
+      continue;
+    }
+    upstreams_[kept] = upstreams_[i];
+    tried_[kept] = tried_[i];
+    backlog_full_[kept++] = false;
+  }
+  std::fill(backlog_full_.begin() + kept, backlog_full_.end(), false);
+  tries_ = kept;
 }
 
 void Relay::leave_queue(bool used) {
@@ -243,6 +302,10 @@ Async<Relay::MaybeFailure> Relay::tunnel(Attempt& attempt, const wire::ResponseC
   hangup_.reset();  // from here on that the client ends its side is a message like any other
   ++pool_.metrics.tunnels;
   TunnelEnds ends{exchange_.stream(), attempt.stream(), exchange_.arrived_early(), attempt.reader().leftover()};
+  if (ends.from_client.empty() && ends.from_server.empty()) {  // nearly always: then an idle tunnel holds no buffers
+    exchange_.release_buffer();
+    attempt.release_buffer();
+  }
   const TunnelBytes carried = co_await run_tunnel(ends, balancer_.config_.timeouts.tunnel, balancer_.config_.timeouts.body);
   --pool_.metrics.tunnels;
   exchange_.count_tunnel(carried.from_client, carried.from_server);

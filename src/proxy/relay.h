@@ -28,9 +28,9 @@ class Relay {
 
   io::Async<void> run();
 
-  // The last replica that was tried, and how many were.
+  // The last replica that was tried, and how many tries there were.
   std::string_view replica_name() const { return tries_ == 0 ? std::string_view{} : std::string_view(tried_[tries_ - 1]->name); }
-  unsigned tries() const { return tries_; }
+  unsigned tries() const { return tries_ + forgotten_; }
 
  private:
   using MaybeFailure = std::optional<Failure>;
@@ -44,8 +44,12 @@ class Relay {
   Upstream* choose(balance::Ticket& ticket);
   Upstream* use(const balance::PoolView& pool, balance::Replica& replica);
   balance::Replica* choose_sticky(const balance::PoolView& pool);
+  Pinned* pinned(const balance::PoolView& pool);
   bool somebody_is_expected() const;
   io::Async<bool> wait_for_turn(const MaybeFailure& failure);
+  io::Async<bool> wait_for_backlog();
+  bool enter_queue(bool& look);
+  void forget_full();
   void leave_queue(bool used);
   void suspect_last(const MaybeFailure& failure);
 
@@ -68,7 +72,9 @@ class Relay {
   std::optional<std::uint64_t> key_;
   std::array<Upstream*, kTriesMax> upstreams_{};      // that were tried; kept alive until the end
   std::array<balance::Replica*, kTriesMax> tried_{};  // theirs, as pick() wants them
+  std::array<bool, kTriesMax> backlog_full_{};        // it could not be connected to for that
   unsigned tries_ = 0;
+  unsigned forgotten_ = 0;        // tries that ended at a full backlog, and may be made again
   std::optional<Attempt> hedge_;  // beside a slow first attempt
   base::Time deadline_;
   PoolQueue::PlacePtr place_;             // in the queue

@@ -31,7 +31,12 @@ class Buffer {
   std::size_t position() const { return begin_; }
   // With nothing left to read: what is added next goes to `position`, over what stood there.
   void rewind(std::size_t position) { begin_ = end_ = position; }
-  void clear() { begin_ = end_ = 0; }
+  // Empty, and with its memory, should it have been released.
+  void clear() {
+    begin_ = end_ = 0;
+    if (bytes_ == nullptr) bytes_.reset(new char[kBytes]);
+  }
+  void release() { bytes_.reset(); }  // the memory; clear() before it is used again
   // Moves what is left to the front. Views into it are lost.
   void compact();
 

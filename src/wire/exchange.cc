@@ -1,5 +1,6 @@
 #include "wire/exchange.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <utility>
@@ -13,8 +14,9 @@ using http::Framing;
 // Up to here copying a body behind its head is cheaper than a second piece for the kernel.
 static constexpr std::size_t kCopyBytesMax = 1024;
 
-Exchange::Exchange(io::Stream& stream, const Endpoint& peer, std::string_view peer_text, Workspace& workspace, const ServerLimits& limits, DateClock& date)
-    : stream_(stream), peer_(peer), peer_text_(peer_text), workspace_(workspace), limits_(limits), date_(date) {}
+Exchange::Exchange(io::Stream& stream, const Endpoint& peer, std::string_view peer_text, Workspace& workspace, const ServerLimits& limits, DateClock& date,
+                   std::unique_ptr<Companion>& companion)
+    : stream_(stream), peer_(peer), peer_text_(peer_text), workspace_(workspace), limits_(limits), date_(date), companion_(companion) {}
 
 std::string_view DateClock::now(io::Loop& loop) {
   if (loop.now() >= until_) {
@@ -48,7 +50,7 @@ bool Exchange::begin(std::string_view& complaint) {
 Async<Result<void>> Exchange::invite_body() {
   if (!std::exchange(continue_wanted_, false)) co_return Result<void>{};
   static constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
-  auto write = stream_.write(std::span(&kContinue, 1), loop().now() + limits_.body_timeout);
+  auto write = stream_.write(std::span(&kContinue, 1), patience());
   co_return co_await write;
 }
 
@@ -85,22 +87,36 @@ Async<Result<std::string_view>> Exchange::read_body() {
     auto sent = co_await invite_body();
     if (!sent) co_return std::unexpected(sent.error());
   }
-  workspace_.in.rewind(body_start_);
+  // After the body's end the buffer holds what follows it, perhaps the next request.
+  if (!body_.done()) workspace_.in.rewind(body_start_);
   co_return co_await read_piece();
 }
 
-Async<Result<void>> Exchange::complete_body() {
+Async<Result<void>> Exchange::complete_body(std::size_t bytes_max) {
+  static constexpr std::size_t kSpaceMin = 512;  // less is no room for a piece and its framing
   Buffer& in = workspace_.in;
   const http::RequestHead& head = request();
+  if (body_.done()) co_return Result<void>{};
   in.rewind(body_start_ + buffered_.size());
-  if (head.framing != Framing::length || head.content_length - buffered_.size() > in.space().size()) co_return Result<void>{};
+  const std::uint64_t left = head.framing == Framing::length ? head.content_length - buffered_.size() : 0;
+  if (left > in.space().size() && head.content_length > bytes_max) co_return Result<void>{};
   const auto invited = co_await invite_body();
   if (!invited) co_return base::fail(invited.error().code, {}, base::Source::client);
   while (!body_.done()) {
-    in.rewind(body_start_ + buffered_.size());
+    const std::size_t position = spill_.empty() ? body_start_ + buffered_.size() : body_start_;
+    in.rewind(position);
+    if (spill_.empty() && in.space().size() < (head.framing == Framing::length ? 1 : kSpaceMin)) {
+      if (buffered_.size() >= bytes_max) co_return Result<void>{};
+      spill_ = buffered_;
+      in.rewind(body_start_);
+    }
+    if (spill_.size() >= std::max<std::size_t>(bytes_max, 1)) co_return Result<void>{};
     const auto piece = co_await read_piece();
     if (!piece) co_return std::unexpected(piece.error());
-    if (buffered_.empty()) {
+    if (!spill_.empty()) {
+      spill_ += *piece;
+      buffered_ = spill_;
+    } else if (buffered_.empty()) {
       buffered_ = *piece;
     } else {
       buffered_ = {buffered_.data(), buffered_.size() + piece->size()};  // it stands right behind
@@ -136,7 +152,7 @@ Async<Result<void>> Exchange::reply(unsigned status, std::string_view content_ty
   body_bytes_sent_ += body.size();
   if (body.size() <= kCopyBytesMax) out.append(std::exchange(body, {}));
   const std::array<std::string_view, 2> pieces = {out, body};
-  auto write = stream_.write(pieces, loop().now() + limits_.body_timeout);
+  auto write = stream_.write(pieces, patience());
   const auto sent = co_await write;
   finished_ = sent.has_value();
   co_return sent;
@@ -147,7 +163,7 @@ Async<Result<void>> Exchange::forward_interim(const http::ResponseHead& head) {
   out.clear();
   http::append_response(out, head, {Framing::none, 0, true, 1, {}});
   const std::string_view piece = out;
-  auto write = stream_.write(std::span(&piece, 1), loop().now() + limits_.body_timeout);
+  auto write = stream_.write(std::span(&piece, 1), patience());
   co_return co_await write;
 }
 
@@ -175,8 +191,16 @@ Async<Result<void>> Exchange::begin_tunnel(const http::ResponseHead& head, const
   out.clear();
   http::append_response(out, head, {Framing::none, 0, true, 1, {}, true, changes.edits, changes.extra});
   const std::string_view piece = out;
-  auto write = stream_.write(std::span(&piece, 1), loop().now() + limits_.body_timeout);
+  auto write = stream_.write(std::span(&piece, 1), patience());
   co_return co_await write;
+}
+
+void Exchange::release_buffer() {
+  CHECK(workspace_.in.empty());
+  workspace_.parser.keep_line(workspace_.kept_line);
+  workspace_.in.release();
+  path_ = request().path;
+  buffered_ = {};
 }
 
 Async<Result<void>> Exchange::write(std::string_view piece, bool last) {
@@ -196,7 +220,7 @@ Async<Result<void>> Exchange::write(std::string_view piece, bool last) {
   }
   if (piece.size() <= kCopyBytesMax) out.append(std::exchange(piece, {})).append(std::exchange(after, {}));
   const std::array<std::string_view, 3> pieces = {out, piece, after};
-  auto write = stream_.write(pieces, loop().now() + limits_.body_timeout);
+  auto write = stream_.write(pieces, patience());
   const auto sent = co_await write;
   out.clear();
   finished_ = last && sent.has_value();

@@ -5,6 +5,7 @@
 // connection: what comes after the response would be taken for the next request (SECURITY A19).
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -16,6 +17,7 @@
 #include "http/serialize.h"
 #include "io/stream.h"
 #include "wire/buffer.h"
+#include "wire/connection_limit.h"
 
 namespace ringmaster::wire {
 
@@ -30,12 +32,18 @@ struct ServerLimits {
   Duration head_timeout = std::chrono::seconds(10);
   Duration body_timeout = std::chrono::seconds(30);
   Duration idle_timeout = std::chrono::seconds(60);
+  // After an answer that was given before the request's body had been read: how long, and how much, is still read and thrown
+  // away, so that the client gets the answer before it finds the connection closed (RFC 9112 section 9.6).
+  Duration linger = std::chrono::seconds(5);  // without a byte
+  std::uint64_t linger_bytes_max = 64 << 20;
   unsigned connections_max = 16000;
+  std::shared_ptr<ConnectionLimit> connections;  // counts them together with those of other servers; null: alone
   unsigned connections_per_address_max = 0;  // 0: no limit
   // Bytes a second that a body must bring on the whole, after kBodyGrace; 0: no limit. A client that sends one byte before
   // each timeout would else hold its connection, and a replica's, for ever.
   unsigned body_rate_min = 0;
   static constexpr Duration kBodyGrace = std::chrono::seconds(10);
+  unsigned response_rate_min = 0;  // bytes a second that a client must take, in each window of body_timeout; 0: any will do
   // Connections begin with a PROXY header; those whose sender is not in `trusted` are closed.
   bool proxy_protocol = false;
   std::vector<base::Network> trusted;
@@ -58,17 +66,25 @@ class DateClock {
   Time until_{};
 };
 
+// What a handler keeps with a client's connection, from one exchange to the next; it ends with the connection, on its loop.
+class Companion {
+ public:
+  virtual ~Companion() = default;
+};
+
 // What an exchange needs while it lasts; taken from a pool, so that idle connections have none of it.
 struct Workspace {
   Buffer in;
   http::RequestParser parser;
   std::string out;           // heads and chunk framing on their way out
   std::string scratch_path;  // a path that had to be normalised
+  std::string kept_line;     // of a request whose buffer was given back
 };
 
 class Exchange {
  public:
-  Exchange(io::Stream& stream, const Endpoint& peer, std::string_view peer_text, Workspace& workspace, const ServerLimits& limits, DateClock& date);
+  Exchange(io::Stream& stream, const Endpoint& peer, std::string_view peer_text, Workspace& workspace, const ServerLimits& limits, DateClock& date,
+           std::unique_ptr<Companion>& companion);
 
   const http::RequestHead& request() const { return workspace_.parser.head(); }
   std::string_view path() const { return path_; }            // normalised: match on this, and forward this
@@ -79,6 +95,7 @@ class Exchange {
   void set_client(const Endpoint& client) { client_ = client; }
   io::Loop& loop() const { return stream_.watch().loop(); }
   io::Watch& client_watch() const { return stream_.watch(); }  // for a HangupGuard
+  std::unique_ptr<Companion>& companion() { return companion_; }  // of the client's connection; null at first
 
   // --- the request's body ---
   // What had arrived with the head, decoded; stays valid, and may be read again, until the first read_body().
@@ -86,9 +103,10 @@ class Exchange {
   bool body_complete() const { return body_.done(); }  // nothing is to come after buffered_body()
   // Sends the 100 that the client waits for before it sends its body; nothing if it does not. read_body() does it, too.
   Async<Result<void>> invite_body();
-  // Awaits all of a body whose length is given, if it fits the buffer: then it is complete, and buffered_body() has it. Else it
-  // does nothing. Errors as read_body().
-  Async<Result<void>> complete_body();
+  // Awaits the whole body, if it fits the connection's buffer or `bytes_max`: then it is complete, and buffered_body() has it.
+  // One whose length is known to be more is left alone; of a chunked one that turns out to be more, buffered_body() has the
+  // beginning, and read_body() gives the rest. Errors as read_body().
+  Async<Result<void>> complete_body(std::size_t bytes_max);
   // Awaits the next piece; empty at the end. The piece is valid until the next call. Errors: timeout; invalid, with the
   // reason; reset. Does not give what buffered_body() gave.
   Async<Result<std::string_view>> read_body();
@@ -110,6 +128,8 @@ class Exchange {
   Async<Result<void>> begin_tunnel(const http::ResponseHead& head, const ResponseChanges& changes);
   io::Stream& stream() { return stream_; }
   std::string_view arrived_early() const { return workspace_.in.view(); }  // what came behind the request's head
+  // With nothing of it left to read: gives the buffer back. Of request() only the line and the host are left then.
+  void release_buffer();
   // The tunnel has ended, both ways; so does the connection.
   void end_tunnel() { finished_ = true; }
 
@@ -127,7 +147,7 @@ class Exchange {
   friend class ServerConnection;
   bool begin(std::string_view& complaint);  // after the head has been parsed
   Async<Result<std::string_view>> read_piece();
-  void decode_arrived();
+  io::Patience patience() const { return {limits_.body_timeout, limits_.response_rate_min}; }
 
   io::Stream& stream_;
   const Endpoint& peer_;
@@ -136,9 +156,11 @@ class Exchange {
   Workspace& workspace_;
   const ServerLimits& limits_;
   DateClock& date_;
+  std::unique_ptr<Companion>& companion_;
   std::string_view path_;
   http::BodyDecoder body_;
   std::string_view buffered_;
+  std::string spill_;           // the body as far as it has come, if it is kept whole and does not fit the buffer
   std::size_t body_start_ = 0;  // in the buffer: where the head ends
   bool keep_alive_ = true;
   bool continue_wanted_ = false;  // the client waits for a 100 before it sends the body

@@ -31,6 +31,12 @@ class ServerConnection final : public io::Wait, public base::Link<Server::Tag> {
     if (stream_.watch().readable()) wake(Code::ok);
   }
 
+  // Out of the parked list, as it is to be removed.
+  void abandon_place() {
+    abandon();
+    static_cast<base::Link<Server::Tag>*>(this)->unlink();
+  }
+
   const Endpoint& connected_from() const { return stream_.peer(); }
 
   void done() override {
@@ -50,7 +56,7 @@ class ServerConnection final : public io::Wait, public base::Link<Server::Tag> {
     workspace->in.clear();
     const bool keep = co_await serve_exchanges(*workspace);
     server_.workspaces_.put(std::move(workspace));
-    if (keep) {
+    if (keep && !server_.limits_.connections->awaited()) {
       park();
     } else {
       server_.remove(*this);
@@ -68,7 +74,7 @@ class ServerConnection final : public io::Wait, public base::Link<Server::Tag> {
       const bool got = co_await read_head(workspace);
       if (!got) co_return false;
       served_ = true;
-      Exchange exchange(stream_, peer_, peer_text_, workspace, server_.limits_, server_.date_);
+      Exchange exchange(stream_, peer_, peer_text_, workspace, server_.limits_, server_.date_, companion_);
       std::string_view complaint;
       if (!exchange.begin(complaint)) {
         co_await refuse(workspace, 400, complaint);
@@ -81,7 +87,7 @@ class ServerConnection final : public io::Wait, public base::Link<Server::Tag> {
         co_return false;
       }
       if (!exchange.keep_alive_ || server_.draining_) {
-        co_await linger(workspace);
+        co_await linger(workspace, !exchange.body_complete());
         co_return false;
       }
       workspace.in.compact();
@@ -146,20 +152,24 @@ class ServerConnection final : public io::Wait, public base::Link<Server::Tag> {
     http::append_own_response(out, status, content_type, status == 405 ? "Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n" : "",
                               {http::Framing::length, body.size(), false, 1, server_.date_.now(loop())});
     const std::array<std::string_view, 2> pieces = {out, body};
-    auto write = stream_.write(pieces, loop().now() + server_.limits_.body_timeout);
+    const io::Patience patience{server_.limits_.body_timeout};
+    auto write = stream_.write(pieces, patience);
     const auto sent = co_await write;
-    if (sent) co_await linger(workspace);
+    if (sent) co_await linger(workspace, true);
   }
 
   // Closing with bytes unread makes the kernel send RST, which can overtake the answer: so our side is ended first, and
-  // what still comes is read for a moment (RFC 9112 section 9.6).
-  Async<void> linger(Workspace& workspace) {
-    static constexpr std::size_t kBytesMax = 256 * 1024;
+  // what still comes is read for a while (RFC 9112 section 9.6). `sending`: the client may be in the middle of a body, and see
+  // the answer only once it has sent it.
+  Async<void> linger(Workspace& workspace, bool sending) {
+    static constexpr Duration kLongest = std::chrono::seconds(30);
+    static constexpr Duration kShort = std::chrono::seconds(1);
     stream_.shutdown_write();
-    const Time deadline = loop().now() + std::chrono::seconds(1);
-    for (std::size_t total = 0; total < kBytesMax;) {
+    const Time end = loop().now() + (sending ? kLongest : kShort);
+    const Duration silence = sending && !server_.draining_ ? server_.limits_.linger : kShort;
+    for (std::uint64_t total = 0; total < server_.limits_.linger_bytes_max;) {
       workspace.in.clear();
-      auto read = stream_.read(workspace.in.space(), deadline);
+      auto read = stream_.read(workspace.in.space(), std::min(end, loop().now() + silence));
       const auto got = co_await read;
       if (!got || *got == 0) co_return;
       total += *got;
@@ -170,12 +180,20 @@ class ServerConnection final : public io::Wait, public base::Link<Server::Tag> {
   io::Stream stream_;
   Endpoint peer_;
   std::string peer_text_;
+  std::unique_ptr<Companion> companion_;
   bool served_ = false;
 };
 
-Server::Server(io::Loop& loop, Handler& handler, const ServerLimits& limits) : loop_(loop), handler_(handler), limits_(limits), scope_(loop) {}
+Server::Server(io::Loop& loop, Handler& handler, const ServerLimits& limits) : loop_(loop), handler_(handler), limits_(limits), scope_(loop) {
+  if (!limits_.connections) limits_.connections = std::make_shared<ConnectionLimit>(limits_.connections_max);
+  member_ = std::make_shared<ConnectionLimit::Member>(&loop, [this] { close_oldest_idle(); }, [this] { retry(); });
+  limits_.connections->join(member_);
+}
 
-Server::~Server() { CHECK(count_ == 0); }
+Server::~Server() {
+  CHECK(count_ == 0);
+  limits_.connections->leave(member_);
+}
 
 void Server::listen(io::Handle listening) {
   listeners_.push_back(std::make_unique<io::Listener>(loop_, std::move(listening)));
@@ -192,10 +210,17 @@ void Server::warn_of_header(std::string_view peer, std::string_view why) {
 
 bool Server::is_trusted(const Endpoint& peer) const { return base::any_contains(limits_.trusted, peer); }
 
+// A household or a server has a /64 of IPv6 addresses to itself (RFC 6177): limits count that as one.
+static std::array<std::uint8_t, 16> limited_address(const Endpoint& peer) {
+  std::array<std::uint8_t, 16> address = peer.address;
+  if (peer.family == Endpoint::Family::v6) std::fill(address.begin() + 8, address.end(), std::uint8_t{0});
+  return address;
+}
+
 // A trusted peer speaks for many clients: it has no limit of its own.
 bool Server::has_too_many(const Endpoint& peer) {
   if (limits_.connections_per_address_max == 0 || peer.family == Endpoint::Family::unix_path || is_trusted(peer)) return false;
-  unsigned& count = per_address_[peer.address];
+  unsigned& count = per_address_[limited_address(peer)];
   if (count >= limits_.connections_per_address_max) return true;
   ++count;
   return false;
@@ -213,32 +238,58 @@ void Server::accept(io::Stream stream) {
     ++refused_;
     return;
   }
-  ++accepted_;
-  auto* connection = new ServerConnection(*this, std::move(stream));  // NOLINT: remove() deletes it
-  if (++count_ >= limits_.connections_max && !full_) {
-    full_ = true;
-    base::log::warning("{} connections: no more are accepted until some end", count_);
-    for (const auto& listener : listeners_) listener->pause();
+  if (!limits_.connections->take() && !(close_oldest_idle() && limits_.connections->take())) {
+    hold(std::move(stream));
+    return;
   }
+  ++accepted_;
+  ++count_;
+  auto* connection = new ServerConnection(*this, std::move(stream));  // NOLINT: remove() deletes it
   connection->park();
 }
 
-void Server::remove(ServerConnection& connection) {
-  if (limits_.connections_per_address_max != 0) {
-    const auto found = per_address_.find(connection.connected_from().address);
-    if (found != per_address_.end() && --found->second == 0) per_address_.erase(found);
+// Idle: it has been parked, and nothing has come on it since.
+bool Server::close_oldest_idle() {
+  ServerConnection* oldest = parked_.find([](const ServerConnection& connection) { return connection.waiting(); });
+  if (oldest == nullptr) return false;
+  oldest->abandon_place();
+  remove(*oldest);
+  return true;
+}
+
+// All are busy. The newcomer waits, and those behind it in the backlog.
+void Server::hold(io::Stream newcomer) {
+  forget_address(newcomer.peer());
+  newcomer_ = std::move(newcomer);
+  if (limits_.connections->should_say(loop_.now())) {
+    base::log::warning("there are {} connections, and none is idle: newcomers wait until one ends", limits_.connections->most());
   }
+  for (const auto& listener : listeners_) listener->pause();
+  limits_.connections->wait(member_);
+}
+
+void Server::retry() {
+  if (draining_ || !newcomer_) return;
+  for (const auto& listener : listeners_) listener->resume();
+  accept(std::exchange(newcomer_, {}));
+}
+
+void Server::forget_address(const Endpoint& peer) {
+  const auto found = per_address_.find(limited_address(peer));
+  if (found != per_address_.end() && --found->second == 0) per_address_.erase(found);
+}
+
+void Server::remove(ServerConnection& connection) {
+  forget_address(connection.connected_from());
   delete &connection;  // NOLINT: made by accept()
   --count_;
-  if (full_ && !draining_ && count_ < limits_.connections_max) {
-    full_ = false;
-    for (const auto& listener : listeners_) listener->resume();
-  }
+  limits_.connections->give();
   if (count_ == 0) emptied_.notify();
 }
 
 Async<void> Server::stop(Time deadline) {
   draining_ = true;
+  newcomer_.close();
   for (const auto& listener : listeners_) listener->pause();
   parked_.for_each([](ServerConnection& connection) { connection.cancel(); });
   while (count_ > 0) {

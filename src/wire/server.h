@@ -55,9 +55,13 @@ class Server {
  private:
   friend class ServerConnection;
   void remove(ServerConnection& connection);
+  bool close_oldest_idle();
+  void hold(io::Stream newcomer);
+  void retry();
   bool is_trusted(const Endpoint& peer) const;
   void warn_of_header(std::string_view peer, std::string_view why);
   bool has_too_many(const Endpoint& peer);
+  void forget_address(const Endpoint& peer);
 
   io::Loop& loop_;
   Handler& handler_;
@@ -74,7 +78,8 @@ class Server {
   Time warned_at_{};
   std::map<std::array<std::uint8_t, 16>, unsigned> per_address_;  // if they are limited
   bool draining_ = false;
-  bool full_ = false;
+  ConnectionLimit::MemberPtr member_;  // of limits_.connections
+  io::Stream newcomer_;                // accepted, but there is no place for it yet; the listeners are paused
   io::Signal emptied_;
   DateClock date_;
 };

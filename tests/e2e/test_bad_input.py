@@ -253,14 +253,16 @@ def test_slow_clients_get_408_and_others_do_not_notice(start):
         connection.close()
 
 
-def test_connections_over_the_cap_wait_and_the_admin_api_answers(start):
+def test_connections_over_the_cap_wait_while_none_is_idle_and_the_admin_api_answers(start):
     ringmaster = start("workers = 1\nconnections_max = 10\n" + POOL + HEALTH)
-    idle = [socket.create_connection(ringmaster.traffic[0]) for _ in range(10)]
+    busy = [socket.create_connection(ringmaster.traffic[0]) for _ in range(10)]
+    for connection in busy:
+        connection.sendall(b"GET /home HTTP/1.1\r\n")
     waiting = socket.create_connection(ringmaster.traffic[0], timeout=10)
     waiting.sendall(b"GET /home HTTP/1.1\r\nHost: h\r\n\r\n")
-    until(lambda: "no more are accepted" in ringmaster.log, what="the line")
+    until(lambda: "newcomers wait" in ringmaster.log, what="the line")
     assert ringmaster.get_admin("/healthz") == {"status": "ok"}
-    for connection in idle:
+    for connection in busy:
         connection.close()
     assert waiting.recv(65536).startswith(b"HTTP/1.1 200 ")
     waiting.close()
