@@ -66,8 +66,8 @@ Async<void> ApiV1::read(wire::Exchange& exchange, std::string_view path) {
     const json value = {{"status", "ok"}};
     co_await reply(exchange, value);
   } else if (path == "/readyz") {
-    const bool ready = all_pools_serve();
-    json value = {{"status", ready ? "ready" : "not ready"}};
+    const bool ready = !stopping_ && all_pools_serve();
+    json value = {{"status", ready ? "ready" : stopping_ ? "stopping" : "not ready"}};
     // For people: traffic goes on without the store of tasks.
     if (dispatcher_ != nullptr) value["tasks"] = dispatcher_->not_ready().empty() ? "ready" : dispatcher_->not_ready();
     co_await reply(exchange, value, ready ? 200 : 503);
@@ -109,7 +109,7 @@ Async<void> ApiV1::write(wire::Exchange& exchange, std::string_view path) {
     link::Command command;
     command.act = Act::stop;
     const link::Outcome outcome = co_await operations_.execute(command);
-    const json value = {{"status", outcome.code == Code::ok ? "stopping" : outcome.detail}};
+    const json value = {{"status", outcome.code == Code::ok ? "stopping" : outcome.detail}, {"pid", ::getppid()}};  // the master's
     co_await reply(exchange, value, 202);
   } else if (path.starts_with(kPool) && path.ends_with(kReplicas) && path.size() > kPool.size() + kReplicas.size()) {
     if (method == Method::post || method == Method::delete_) {
@@ -128,6 +128,7 @@ static unsigned status_of(Code code) {
     case Code::exists:
     case Code::too_large: return 409;
     case Code::timeout: return 504;
+    case Code::disk_full: return 507;
     case Code::unavailable: return 503;
     default: return 400;
   }

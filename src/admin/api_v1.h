@@ -39,6 +39,8 @@ class ApiV1 final : public wire::Handler {
 
   io::Async<void> handle(wire::Exchange& exchange) override;
   ErrorPage error_page(unsigned status, std::string_view why) const override;
+  // From now on /readyz says no: who asks it should send its clients elsewhere.
+  void begin_stop() { stopping_ = true; }
 
  private:
   io::Async<void> read(wire::Exchange& exchange, std::string_view path);
@@ -60,6 +62,7 @@ class ApiV1 final : public wire::Handler {
   Collect collect_;
   std::function<std::uint64_t()> dropped_log_bytes_;
   About about_;
+  bool stopping_ = false;
 };
 
 }  // namespace ringmaster::admin

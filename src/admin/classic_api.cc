@@ -127,6 +127,7 @@ Async<void> ClassicApi::call(wire::Exchange& exchange, std::string_view allowed)
 static unsigned status_of(Code code) {
   switch (code) {
     case Code::timeout: return 500;  // "did not become ready"
+    case Code::disk_full: return 507;
     case Code::unavailable:
     case Code::cancelled: return 503;
     default: return 400;

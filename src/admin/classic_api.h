@@ -18,6 +18,7 @@ class ClassicApi final : public wire::Handler {
 
   io::Async<void> handle(wire::Exchange& exchange) override;
   ErrorPage error_page(unsigned status, std::string_view why) const override;
+  void refused(const Refused& refused) override { frontend_.refused(refused); }
 
  private:
   bool may_call(const wire::Exchange& exchange) const;

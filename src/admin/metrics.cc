@@ -229,8 +229,10 @@ std::string render_metrics(const config::Config& config, const proxy::Registry& 
   each_worker([](const auto& worker) { return worker.accepted; });
   out.family("worker_refused_connections_total", "counter", "Connections refused: too many from one address.");
   each_worker([](const auto& worker) { return worker.refused; });
-  out.family("worker_rejected_total", "counter", "Requests that were no proper HTTP, or came too slowly.");
-  each_worker([](const auto& worker) { return worker.rejected; });
+  out.family("worker_rejected_total", "counter", "Requests that were no proper HTTP, or came too slowly; by the status of the answer, 0: none.");
+  for (const proxy::WorkerMetrics& worker : workers) {
+    for (const auto& [status, count] : worker.rejected) out.sample(fmt::format("worker=\"{}\",status=\"{}\"", worker.worker, status), count);
+  }
   out.family("access_log_dropped_bytes_total", "counter", "Lines of the access log that could not be written.");
   out.sample("", dropped_log_bytes);
   out.family("engine", "gauge", "Which engine this is: it grows when one is replaced, and then counters begin anew.");

@@ -117,6 +117,12 @@ static bool is_odd(const Endpoint& endpoint) {
   return bytes[0] == 0xff || (std::ranges::all_of(bytes.begin(), bytes.begin() + 10, [](std::uint8_t byte) { return byte == 0; }) && !endpoint.is_loopback());
 }
 
+bool Registration::may_speak_for(const wire::Exchange& exchange, const Endpoint& endpoint) const {
+  if (!pool_.registration.token.empty()) return true;
+  const Endpoint& client = exchange.client();
+  return client.family == endpoint.family && client.address == endpoint.address;
+}
+
 // Looked up once, here and now: a name that leads elsewhere later changes nothing.
 Async<Result<Endpoint>> Registration::locate(wire::Exchange& exchange, std::string address) const {
   const auto found = co_await io::resolve(exchange.loop(), address);
@@ -125,6 +131,9 @@ Async<Result<Endpoint>> Registration::locate(wire::Exchange& exchange, std::stri
     if (endpoint.family == Endpoint::Family::unix_path || endpoint.port == 0) break;
     if (is_odd(endpoint) || !base::any_contains(pool_.registration.from, endpoint)) continue;
     if (is_own(exchange, endpoint)) co_return base::fail(Code::invalid, "that is Ringmaster itself");
+    if (!may_speak_for(exchange, endpoint)) {
+      co_return base::fail(Code::denied, "without a token a server may only announce its own address, which is " + base::address_text(exchange.client()));
+    }
     co_return endpoint;
   }
   co_return base::fail(Code::denied, "'" + base::log::printable(address, 80) + "' is not in a network from which servers may register");

@@ -27,6 +27,7 @@ class Registration {
   };
   base::Result<Announcement> parse(std::string_view body) const;
   base::Result<void> may_register(const wire::Exchange& exchange) const;
+  bool may_speak_for(const wire::Exchange& exchange, const base::Endpoint& endpoint) const;
   bool is_own(const wire::Exchange& exchange, const base::Endpoint& endpoint) const;
   io::Async<base::Result<base::Endpoint>> locate(wire::Exchange& exchange, std::string address) const;
   io::Async<void> announce(wire::Exchange& exchange);

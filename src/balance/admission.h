@@ -22,7 +22,11 @@ class Ticket {
   ~Ticket() { release(); }
 
   explicit operator bool() const { return replica_ != nullptr; }
+  // How the work went, as far as it says something of the replica. For the master, who may replace an unhealthy one.
   void failed() { replica_->cell->failures.fetch_add(1, std::memory_order_relaxed); }
+  void succeeded() {
+    if (!replica_->ready()) replica_->cell->good_while_ill.fetch_add(1, std::memory_order_relaxed);
+  }
   void release();
 
  private:

@@ -15,7 +15,7 @@ inline constexpr std::uint32_t kCellsMax = 16384;  // replicas at a time, those 
 
 struct alignas(64) Cell {
   std::atomic<std::uint32_t> in_flight;
-  std::atomic<std::uint32_t> unused;
+  std::atomic<std::uint32_t> good_while_ill;  // good answers that it gave while it was not ready: its checks may be wrong
   std::atomic<std::uint64_t> requests;  // begun
   std::atomic<std::uint64_t> failures;  // ended without a usable answer
 };

@@ -1,4 +1,5 @@
-// The process's log: one line an event, to standard error, by spdlog. Thread-safe.
+// The process's log: one line an event, to standard error, formatted by spdlog. Thread-safe, and nobody ever waits for it: see
+// outbox.h.
 #pragma once
 
 #include <fmt/format.h>
@@ -12,6 +13,10 @@ enum class Level { debug, info, warning, error, off };
 // Called once by main: `who` stands in every line ("master", "engine").
 void start(std::string_view who, Level level);
 void set_level(Level level);
+// Whole lines that are formatted already, among the others. False: they were dropped. After start().
+bool raw(std::string_view lines);
+// Waits until what has been logged is written, half a second at most; exit() does that, too, but not _exit().
+void flush();
 void write(Level level, std::string_view line);
 
 template <class... A>

@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "base/log.h"
+#include "config/load.h"
 #include "io/real_system.h"
 #include "io/resolve.h"
 #include "wire/client.h"
@@ -23,7 +24,39 @@ static Async<void> ask(io::Loop& loop, const std::string& admin, const wire::Fet
   loop.stop();
 }
 
-std::optional<json> call(const std::string& admin, const std::string& method, const std::string& path, const json& body, unsigned timeout_s) {
+// As a URL or as it is.
+static std::string bare(std::string text) {
+  static constexpr std::string_view kScheme = "http://";
+  if (text.starts_with(kScheme)) text.erase(0, kScheme.size());
+  while (text.ends_with('/') && !text.starts_with("unix:")) text.pop_back();
+  return text;
+}
+
+// Nothing, after a line to standard error, if the configuration cannot be read.
+static std::optional<std::string> locate(const AdminAddress& admin) {
+  if (admin.config.empty()) return bare(admin.address);
+  io::RealSystem system;
+  const auto text = system.read_file(admin.config);
+  if (!text) {
+    std::fprintf(stderr, "ringmaster: configuration: %s\n", base::describe(text.error()).c_str());
+    return std::nullopt;
+  }
+  const auto parsed = config::parse(admin.config, *text);
+  if (const auto* faults = std::get_if<std::vector<config::Fault>>(&parsed)) {
+    std::fputs(config::to_string(admin.config, *faults).c_str(), stderr);
+    return std::nullopt;
+  }
+  const auto& config = std::get<config::Config>(parsed);
+  if (config.admin.port != 0 || config.admin.family == base::Endpoint::Family::unix_path) return base::to_string(config.admin);
+  const auto chosen = system.read_file(config.state_dir + "/addresses.json");  // the system has chosen the port
+  const json addresses = chosen ? json::parse(*chosen, nullptr, false) : json();
+  if (addresses.is_object()) return addresses.value("admin", "");
+  std::fprintf(stderr, "ringmaster: %s leaves the admin API's port to the system, and %s/addresses.json is not there; is Ringmaster running?\n",
+               admin.config.c_str(), config.state_dir.c_str());
+  return std::nullopt;
+}
+
+std::optional<json> call(const AdminAddress& where, const std::string& method, const std::string& path, const json& body, unsigned timeout_s) {
   io::RealSystem system;
   io::Loop loop(system);
   wire::FetchRequest request;
@@ -33,6 +66,9 @@ std::optional<json> call(const std::string& admin, const std::string& method, co
     request.body = body.dump(-1, ' ', false, json::error_handler_t::replace);
     request.headers = "Content-Type: application/json\r\n";
   }
+  const auto located = locate(where);
+  if (!located) return std::nullopt;
+  const std::string& admin = *located;
   base::Result<wire::FetchResponse> response = base::fail(base::Code::internal);
   loop.root().spawn(ask(loop, admin, request, timeout_s, response));
   loop.run();

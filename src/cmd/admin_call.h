@@ -7,8 +7,14 @@
 
 namespace ringmaster::cmd {
 
+// Where the admin API is, as the command line says it.
+struct AdminAddress {
+  std::string address = "127.0.0.1:5001";  // or "http://127.0.0.1:5001/", or "unix:/path"
+  std::string config;                      // a configuration file that says it instead; empty: none
+};
+
 // The answer as JSON, or nothing after a line to standard error. `body`: null for none.
-std::optional<nlohmann::json> call(const std::string& admin, const std::string& method, const std::string& path, const nlohmann::json& body,
+std::optional<nlohmann::json> call(const AdminAddress& admin, const std::string& method, const std::string& path, const nlohmann::json& body,
                                    unsigned timeout_s = 60);
 
 }  // namespace ringmaster::cmd

@@ -1,8 +1,11 @@
 #include "cmd/control.h"
 
+#include <poll.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -146,10 +149,24 @@ int run_logs(const ControlOptions& options) {
   }
 }
 
+// A second signal, or an impatient user's Ctrl-C here, need not wait for what drains.
+static void await_end(pid_t pid) {
+  const auto pidfd = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
+  if (pidfd < 0) return;  // it has ended, or is in another container
+  pollfd ended{.fd = pidfd, .events = POLLIN, .revents = 0};
+  while (::poll(&ended, 1, -1) < 0 && errno == EINTR) {
+  }
+  ::close(pidfd);
+}
+
 int run_stop(const ControlOptions& options) {
   const auto answer = call(options.admin, "POST", "/v1/stop", json::object());
   if (!answer) return 1;
   std::printf("stopping\n");
+  if (options.no_wait) return 0;
+  std::fflush(stdout);
+  const auto pid = answer->value("pid", pid_t{0});
+  if (pid > 1) await_end(pid);
   return 0;
 }
 

@@ -5,10 +5,12 @@
 #include <string>
 #include <vector>
 
+#include "cmd/admin_call.h"
+
 namespace ringmaster::cmd {
 
 struct ControlOptions {
-  std::string admin = "127.0.0.1:5001";
+  AdminAddress admin;
   std::string pool;  // empty: the only one there is
   std::int64_t count = 0;
   std::vector<std::string> names;
@@ -17,6 +19,7 @@ struct ControlOptions {
   bool ready = false;   // status: only whether every pool can serve
   std::string replica;  // logs: whose
   bool follow = false;  // logs: what comes, too
+  bool no_wait = false; // stop: do not wait for the end
 };
 
 // Each prints its result, or one line to standard error. Exit code: 0, or 1 when it failed.

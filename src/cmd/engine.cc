@@ -48,6 +48,7 @@ Async<void> Engine::run() {
   io::Scope talking(loop_);
   talking.spawn(channel_.pump([this] { report_all(); }));
   talking.spawn(sample_queues());
+  if (config_.engine_timeout != base::Duration::zero()) talking.spawn(beat());
   channel_.send(link::Hello{});
   base::Duration grace{};
   while (true) {
@@ -57,8 +58,8 @@ Async<void> Engine::run() {
       continue;
     }
     if (!received) break;  // the master is gone, and so are we
-    if (std::holds_alternative<link::Drain>(received->message)) {
-      grace = 5s;
+    if (const auto* drain = std::get_if<link::Drain>(&received->message)) {
+      grace = drain->grace;
       break;
     }
     on_message(received->message);
@@ -284,6 +285,21 @@ Async<void> Engine::sample_queues() {
   }
 }
 
+// Tells the master that every thread's loop turns. What does not answer a round keeps the next one from being told.
+Async<void> Engine::beat() {
+  static constexpr int kBeatsPerTimeout = 8;  // two in each of the master's steps
+  answered_.assign(workers_.size(), 0);
+  channel_.send(link::Alive{});
+  for (std::uint64_t round = 1;; ++round) {
+    const Code slept = co_await loop_.sleep(config_.engine_timeout / kBeatsPerTimeout);
+    if (slept == Code::cancelled) co_return;
+    if (std::ranges::all_of(answered_, [&](std::uint64_t answered) { return answered + 1 >= round; })) channel_.send(link::Alive{});
+    for (const auto& worker : workers_) {
+      worker->thread->loop().post([this, number = worker->number, round] { loop_.post([this, number, round] { answered_[number] = round; }); });
+    }
+  }
+}
+
 // A copy of what each worker has counted, made on its own thread.
 Async<std::vector<proxy::WorkerMetrics>> Engine::collect_metrics() {
   struct Collection {
@@ -299,7 +315,7 @@ Async<std::vector<proxy::WorkerMetrics>> Engine::collect_metrics() {
       part.connections += server->connections();
       part.accepted += server->accepted();
       part.refused += server->refused();
-      part.rejected += server->rejected();
+      for (const auto& [status, count] : server->rejected()) part.rejected[status] += count;
     }
     part.worker = worker.number;
     loop_.post([collection, part = std::move(part)]() mutable {
@@ -341,7 +357,9 @@ static Async<void> end_worker(Worker& worker, base::Duration grace, std::functio
 
 Async<void> Engine::shut_down(base::Duration grace) {
   io::Scope finishing(loop_);
-  if (dispatcher_) finishing.spawn(dispatcher_->finish_offers(loop_.now() + grace - std::min<base::Duration>(grace, 1s)));
+  if (api_) api_->begin_stop();
+  static constexpr base::Duration kForOffers = 4s;  // a task that is broken off is begun again after the next start
+  if (dispatcher_) finishing.spawn(dispatcher_->finish_offers(loop_.now() + std::min<base::Duration>(grace, kForOffers)));
   ending_ = static_cast<unsigned>(workers_.size());
   for (const auto& worker : workers_) {
     worker->thread->loop().post([this, &worker = *worker, grace] {
@@ -373,6 +391,7 @@ int run_engine() {
   ::signal(SIGHUP, SIG_IGN);
   ::signal(SIGTERM, SIG_IGN);
   ::signal(SIGPIPE, SIG_IGN);
+  io::write_stack_when_asked();
   io::RealSystem system(io::RealSystem::Links::refuse);
   io::Loop loop(system);
   Engine engine(loop, system.adopt(kLink));

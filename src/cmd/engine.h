@@ -46,6 +46,7 @@ class Engine {
   io::Async<void> publish_later();
   proxy::Balancer::Reports reports();
   io::Async<void> sample_queues();
+  io::Async<void> beat();
   io::Async<std::vector<proxy::WorkerMetrics>> collect_metrics();
   void report(const proxy::Registry::Record& replica, bool ready);
   void report_all();
@@ -75,6 +76,7 @@ class Engine {
   bool stale_ = true;    // a message was lost: only a snapshot helps
   unsigned ending_ = 0;  // workers that still drain
   io::Signal worker_ended_;
+  std::vector<std::uint64_t> answered_;  // by worker: the last round of beat() to which its loop has answered
 };
 
 wire::ServerLimits server_limits(const config::Config& config);

@@ -95,11 +95,16 @@ void add_server_commands(CLI::App& app, Chosen& chosen) {
   app.add_subcommand("engine", "")->group("")->callback([&chosen] { chosen.run = run_engine; });
 }
 
+void add_admin_options(CLI::App& command, AdminAddress& admin) {
+  CLI::Option* address = command.add_option("--admin", admin.address, "The admin API of the Ringmaster to talk to")->capture_default_str();
+  command.add_option("--config,-c", admin.config, "The configuration of that Ringmaster, which says where its admin API is")->excludes(address);
+}
+
 void add_control_commands(CLI::App& app, Chosen& chosen) {
   static ControlOptions options;
   const auto control = [&](const std::string& name, const std::string& what, const std::string& example, int (*run)(const ControlOptions&)) {
     CLI::App* command = app.add_subcommand(name, what);
-    command->add_option("--admin", options.admin, "The admin API of the Ringmaster to talk to")->capture_default_str();
+    add_admin_options(*command, options.admin);
     command->footer("Example: " + example);
     command->callback([&chosen, run] { chosen.run = [run] { return run(options); }; });
     return command;
@@ -112,7 +117,8 @@ void add_control_commands(CLI::App& app, Chosen& chosen) {
   logs->add_option("name", options.replica, "Its name")->required();
   logs->add_option("--pool", options.pool, "The pool; needed when there are several");
   logs->add_flag("--follow,-f", options.follow, "And what it will write, until Ctrl-C");
-  control("stop", "Stop Ringmaster and its servers", "ringmaster stop", run_stop);
+  CLI::App* stop = control("stop", "Stop Ringmaster and its servers, and wait for their end", "ringmaster stop", run_stop);
+  stop->add_flag("--no-wait", options.no_wait, "Do not wait");
   CLI::App* add = control("add", "Add replicas", "ringmaster add 2 S5 S4", run_add);
   CLI::App* rm = control("rm", "Remove replicas", "ringmaster rm 1 S5", run_rm);
   for (CLI::App* change : {add, rm}) {
@@ -128,7 +134,7 @@ void add_task_commands(CLI::App& app, Chosen& chosen) {
   task->require_subcommand(1);
   const auto command = [&](const std::string& name, const std::string& what, const std::string& example, int (*run)(const TaskOptions&)) {
     CLI::App* sub = task->add_subcommand(name, what);
-    sub->add_option("--admin", options.admin, "The admin API of the Ringmaster to talk to")->capture_default_str();
+    add_admin_options(*sub, options.admin);
     sub->footer("Example: ringmaster task " + example);
     sub->callback([&chosen, run] { chosen.run = [run] { return run(options); }; });
     return sub;

@@ -48,6 +48,9 @@ Result<void> Master::start() {
   engine_ = std::make_unique<supervise::EngineChild>(loop_, config_, handed_over_, [this] { stop(); });
   fleet_ = std::make_unique<supervise::Fleet>(loop_, config_, *runtimes, *state_, engine_->for_fleet());
   engine_->attach(*fleet_);
+  const auto desired = state_->load();
+  if (!desired) return std::unexpected(desired.error());
+  fleet_->seat_all(*desired);
   resolver_ = std::make_unique<supervise::Resolver>(loop_, config_, *fleet_);
   return {};
 }
@@ -95,10 +98,10 @@ Result<supervise::Runtimes> Master::make_runtimes() {
 }
 
 // `members` sockets on one address, of which the kernel gives each connection to one.
-Result<Endpoint> Master::open_group(const Endpoint& address, std::uint32_t members, std::vector<int>& descriptors) {
+Result<Endpoint> Master::open_group(const Endpoint& address, std::uint32_t members, std::vector<int>& descriptors, bool dual_stack) {
   Endpoint at = address;
   for (std::uint32_t i = 0; i < members; ++i) {
-    auto socket = loop_.system().listen(at, {.reuse_port = i > 0});
+    auto socket = loop_.system().listen(at, {.reuse_port = i > 0, .dual_stack = dual_stack});
     if (!socket) return std::unexpected(socket.error());
     at = loop_.system().local_endpoint(socket->fd());
     descriptors.push_back(socket->fd());
@@ -113,7 +116,7 @@ Result<void> Master::open_listeners() {
   admin_ = *admin;
   std::vector<std::vector<int>> groups;
   for (const config::Listener& listener : config_.listeners) {
-    auto at = open_group(listener.address, workers_, groups.emplace_back());
+    auto at = open_group(listener.address, workers_, groups.emplace_back(), listener.dual_stack);
     if (!at) return std::unexpected(at.error());
     listening_.push_back(*at);
     base::log::info("listening on {} for pool {}{}", base::to_string(*at), listener.pool, listener.classic ? ", with the classic API" : "");
@@ -136,13 +139,18 @@ void Master::write_addresses() {
 
 Async<void> Master::run() {
   io::Scope engine(loop_);
-  fleet_->start();  // first, so that the engine's first snapshot has everybody
+  engine.spawn(engine_->run());  // first, so that clients are answered while a large fleet starts; its snapshot has everybody
+  fleet_->start();
   resolver_->start();
   if (containers_) containers_->begin();
-  engine.spawn(engine_->run());
   while (!stopping_) co_await stop_wanted_.wait(loop_);
   base::log::info("stopping");
-  co_await engine_->stop(6s);
+  base::Duration drain{};
+  for (const config::Pool& pool : config_.pools) drain = std::max(drain, pool.drain);
+  const auto closing = [this] { sockets_.erase(sockets_.begin() + 1, sockets_.end()); };  // but for the admin API's
+  // The engine takes in what waits in the backlogs; then the last copies are closed, and newcomers are refused at once.
+  closing();
+  co_await engine_->stop(drain);
   co_await resolver_->stop();
   if (containers_) containers_->stopping();
   co_await fleet_->stop();
@@ -177,6 +185,7 @@ static Async<void> watch_signals(io::Loop& loop, io::Handle signals, Master& mas
 int run_master(const config::Config& config) {
   base::log::start("master", base::log::Level::info);
   io::RealSystem system;
+  system.raise_descriptor_limit();  // each server costs two, and a shell gives 1,024
   static constexpr std::array kSignals = {SIGTERM, SIGINT, SIGHUP};
   auto signals = system.signals(kSignals);
   if (!signals) {

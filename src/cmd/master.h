@@ -34,7 +34,7 @@ class Master {
 
  private:
   base::Result<void> open_listeners();
-  base::Result<base::Endpoint> open_group(const base::Endpoint& address, std::uint32_t members, std::vector<int>& descriptors);
+  base::Result<base::Endpoint> open_group(const base::Endpoint& address, std::uint32_t members, std::vector<int>& descriptors, bool dual_stack = false);
   void write_addresses();
   base::Result<void> prepare_directories(const std::string& directory);
   base::Result<supervise::Runtimes> make_runtimes();

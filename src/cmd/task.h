@@ -4,10 +4,12 @@
 #include <cstdint>
 #include <string>
 
+#include "cmd/admin_call.h"
+
 namespace ringmaster::cmd {
 
 struct TaskOptions {
-  std::string admin = "127.0.0.1:5001";
+  AdminAddress admin;
   std::string id;
   // submit
   std::string type;

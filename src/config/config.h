@@ -2,6 +2,7 @@
 // setting; how they are read is in load.cc, load_pool.cc and load_route.cc.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -31,6 +32,14 @@ struct Listener {
   bool proxy_protocol = false;              // connections begin with a PROXY header, v1 or v2
   ForwardedStyle forwarded = ForwardedStyle::x_forwarded;
   std::uint64_t body_bytes_max = 0;  // of a request; 0: no limit
+  bool dual_stack = false;           // an IPv6 address takes IPv4 clients as well
+  bool error_detail = false;         // errors of ours tell clients which replica failed, and how full a pool is
+  std::map<unsigned, std::string> error_pages;  // HTML, by status, instead of our own words
+
+  const std::string* error_page(unsigned status) const {
+    const auto found = error_pages.find(status);
+    return found == error_pages.end() ? nullptr : &found->second;
+  }
 };
 
 struct Limit {
@@ -49,6 +58,8 @@ struct Health {
   unsigned fall = 3;                               // failed checks in a row until unhealthy
   unsigned rise = 2;                               // good ones until ready again
   Duration kill_after = std::chrono::seconds(30);  // unhealthy for so long: replaced
+  unsigned max_unavailable = 25;                   // so many may be in replacement at once; at least one
+  bool max_unavailable_percent = true;             // of the pool; else a number
   bool only_idle = false;                          // checked only while no request passes; one failed request is enough
   unsigned panic_below_percent = 50;               // fewer healthy than this: all that live are used; 0: never
 };
@@ -98,7 +109,8 @@ struct Container {
 struct Registration {
   bool allowed = false;
   std::vector<base::Network> from;  // where they, and those who announce them, may be
-  std::string token;                // that they must show; empty: none
+  std::string token;                // that they must show; empty: none: then each may speak for its own address only
+  unsigned per_peer_max = 16;       // servers at one address that announce themselves without a token
 };
 
 enum class ProxyProtocol : std::uint8_t { none, v1, v2 };
@@ -114,6 +126,8 @@ struct Pool {
   Duration grace = std::chrono::seconds(5);           // from SIGTERM to SIGKILL
   Duration drain = std::chrono::seconds(30);          // for requests in flight, before SIGTERM
   Duration ready_timeout = std::chrono::seconds(10);  // for those that /add makes
+  Duration start_timeout = std::chrono::minutes(1);   // not ready for so long after its start: replaced; 0: never
+  unsigned output_lines_max = 1000;                   // a second and replica that are logged; 0: no limit
   Container container;
   unsigned containers = 0;                               // of `replicas`, the last so many are containers, the others processes
   std::vector<std::string> servers;                      // that run already: "10.0.0.7:80", "name:80"
@@ -140,6 +154,8 @@ struct Pool {
   unsigned tasks_max = 1;       // of the tickets, per replica: tasks may take so many; 0: no limit of their own
   unsigned tasks_reserved = 0;  // per replica, of max_in_flight: requests leave so many tickets to tasks
   Retry retry;
+  unsigned status_max = 599;  // of an answer; above: the replica has failed
+  unsigned fields_max = 100;  // of an answer's head
   ProxyProtocol proxy_protocol = ProxyProtocol::none;
 
   // Of one that we start in this slot at the beginning.
@@ -161,6 +177,13 @@ struct Rate {
   balance::Key key{balance::Key::Kind::source, {}};
 };
 
+// How a route's requests have their paths read (http/target.h).
+enum class Paths : std::uint8_t {
+  normal,  // matched and forwarded in the normal form
+  strict,  // the same, but what is not in that form already, or could be read in two ways, is refused
+  raw,     // matched and forwarded as they came
+};
+
 struct Route {
   std::string name;  // for metrics
   // What it takes; all that is given must match.
@@ -175,6 +198,7 @@ struct Route {
   std::string location;  // of a redirect; $path and $query are filled in
   std::string body;
   std::string content_type = "text/plain; charset=utf-8";
+  Paths paths = Paths::normal;
   bool replaces_prefix = false;
   std::string new_prefix;  // instead of `prefix`
   http::FieldEdits request_fields;
@@ -241,6 +265,7 @@ struct Config {
   std::string file;  // where it came from
   std::string text;
   std::string state_dir = ".ringmaster";
+  Duration engine_timeout = std::chrono::seconds(5);  // of silence on the link, then the engine is replaced; 0: never
   std::string engine_user;                   // the engine runs as this user; empty: as the master's
   Endpoint docker;                           // Docker's socket
   unsigned workers = 0;                      // 0: one per core

@@ -68,6 +68,21 @@ void read_networks(Reader& reader, std::string_view key, std::vector<base::Netwo
 
 namespace {
 
+void read_error_pages(const toml::table& pages, Listener& listener, Faults& faults) {
+  for (const auto& [key, node] : pages) {
+    unsigned status = 0;
+    const auto text = node.value_exact<std::string>();
+    const char* end = key.data() + key.str().size();
+    const bool good = std::from_chars(key.data(), end, status).ptr == end && status >= 400 && status <= 599;
+    if (good && text) {
+      listener.error_pages[status] = *text;
+    } else {
+      faults.add(node.source(), "error_pages are texts by status, 400 to 599: {\"502\" = \"<h1>sorry</h1>\"}");
+    }
+  }
+  if (listener.classic) faults.add(pages.source(), "a classic listener's errors are in the form that its clients expect: no error_pages");
+}
+
 Listener read_listener(const toml::table& table, const Config& config, Faults& faults) {
   Listener listener;
   Reader reader(table, "[[listener]]", faults);
@@ -93,6 +108,12 @@ Listener read_listener(const toml::table& table, const Config& config, Faults& f
     listener.forwarded = static_cast<ForwardedStyle>(style - kStyles.begin());
     return {};
   });
+  reader.flag("dual_stack", listener.dual_stack);
+  if (listener.dual_stack && listener.address.family != Endpoint::Family::v6) {
+    faults.add(table.get("dual_stack")->source(), "only an IPv6 address, such as \"[::]:5000\", can take IPv4 clients as well");
+  }
+  reader.flag("error_detail", listener.error_detail);
+  with_table(reader, "error_pages", [&](const toml::table& pages) { read_error_pages(pages, listener, faults); });
   reader.flag("proxy_protocol", listener.proxy_protocol);
   if (listener.proxy_protocol && listener.trusted.empty()) {
     faults.add(table.source(), "proxy_protocol needs trusted = [\"10.0.0.0/8\"]: whose word about the client's address is taken");
@@ -190,11 +211,27 @@ void read_routes(Reader& reader, Config& config, Faults& faults) {
   check_route_conflicts(*routes, config.routes, faults);
 }
 
+// Each replica has a counter in a block of fixed size; those that still drain, too.
+void check_capacity(const toml::table& root, const Config& config, Faults& faults) {
+  static constexpr std::uint64_t kForDraining = 384;
+  static constexpr std::uint64_t kMost = balance::kCellsMax - kForDraining;
+  std::uint64_t most = 0;
+  for (const Pool& pool : config.pools) most += pool.replicas_max;
+  if (most <= kMost) return;
+  faults.add(root.get("pool")->source(),
+             "the replicas_max of all pools together are " + std::to_string(most) + "; there can be at most " + std::to_string(kMost));
+}
+
 void read_config(const toml::table& root, Config& config, Faults& faults) {
   Reader reader(root, "the file", faults);
   reader.text("state_dir", config.state_dir);
   if (config.state_dir.empty()) faults.add(root.get("state_dir")->source(), "state_dir must name a directory");
   reader.text("engine_user", config.engine_user);
+  reader.duration("engine_timeout", config.engine_timeout, 0ms);
+  static constexpr Duration kEngineTimeoutMin = 100ms;
+  if (config.engine_timeout != Duration::zero() && config.engine_timeout < kEngineTimeoutMin) {
+    faults.add(root.get("engine_timeout")->source(), "engine_timeout must be at least 100ms, or 0ms for never");
+  }
   config.docker = Endpoint::unix_socket("/var/run/docker.sock");
   reader.parsed("docker", [&](const std::string& text) -> Result<void> {
     if (!text.starts_with("unix:/")) return base::fail(Code::invalid, "it must be unix:/path: over TCP the engine could reach it, too");
@@ -226,6 +263,7 @@ void read_config(const toml::table& root, Config& config, Faults& faults) {
                  "two containers would be called '" + pool.initial_name(slot) + "': give those of pool '" + pool.name + "' names = […]");
     }
   }
+  check_capacity(root, config, faults);
   if (config.pools.empty()) faults.add(root.source(), "there is no pool: write one as [pool.web] with a command");
   read_listeners(reader, root, config, faults);
   for (const Pool& pool : config.pools) {

@@ -69,6 +69,23 @@ void read_statuses(Reader& reader, Health& health) {
   }
 }
 
+// 2, or "25%".
+void read_max_unavailable(Reader& reader, const toml::table& table, Health& health) {
+  static constexpr std::string_view kName = "max_unavailable";
+  const toml::node* node = table.get(kName);
+  if (node == nullptr || node->is_integer()) {
+    if (node != nullptr) health.max_unavailable_percent = false;
+    reader.count(kName, health.max_unavailable, 1, 1'000'000);
+    return;
+  }
+  reader.parsed(kName, [&](const std::string& text) -> Result<void> {
+    const char* end = text.data() + text.size();
+    const auto read = std::from_chars(text.data(), end, health.max_unavailable);
+    const bool good = read.ec == std::errc{} && std::string_view(read.ptr, end) == "%" && health.max_unavailable >= 1 && health.max_unavailable <= 100;
+    return good ? Result<void>{} : base::fail(Code::invalid, "it is a number of replicas, or a share such as \"25%\"");
+  });
+}
+
 void read_health(const toml::table& table, Pool& pool, Faults& faults) {
   Reader reader(table, "[pool." + pool.name + ".health]", faults);
   Health& health = pool.health;
@@ -91,6 +108,7 @@ void read_health(const toml::table& table, Pool& pool, Faults& faults) {
   reader.duration("interval", health.interval, 10ms);
   reader.duration("timeout", health.timeout, 1ms);
   reader.duration("kill_after", health.kill_after, 100ms);
+  read_max_unavailable(reader, table, health);
   reader.count("fall", health.fall, 1, 1000);
   reader.count("rise", health.rise, 1, 1000);
   if (health.only_idle) health.panic_below_percent = 0;  // inactive means inactive (CONTRACT S4)
@@ -196,6 +214,8 @@ void read_capacity(Reader& reader, Pool& pool) {
   reader.count("queue_length", pool.queue_length, 0, 1'000'000);
   reader.duration("queue_wait", pool.queue_wait, 0ms);
   reader.duration("slow_start", pool.slow_start, 0ms);
+  reader.count("status_max", pool.status_max, 599, 999);
+  reader.count("fields_max", pool.fields_max, 1, http::kFieldsMax);
   reader.parsed("proxy_protocol", [&](const std::string& text) -> Result<void> {
     pool.proxy_protocol = text == "v1" ? ProxyProtocol::v1 : text == "v2" ? ProxyProtocol::v2 : ProxyProtocol::none;
     return text == "off" || text == "v1" || text == "v2" ? Result<void>{} : base::fail(Code::invalid, "it is off, v1 or v2");

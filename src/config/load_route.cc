@@ -136,6 +136,10 @@ Route read_route(const toml::table& table, const Config& config, Faults& faults)
   if (route.name.empty() || route.name.size() > 200 || !is_field_value(route.name))
     faults.add(table.source(), "a route's name has 1 to 200 printable characters");
   read_answer(reader, table, route, config);
+  reader.parsed("paths", [&](const std::string& text) -> Result<void> {
+    route.paths = text == "strict" ? Paths::strict : text == "raw" ? Paths::raw : Paths::normal;
+    return text == "strict" || text == "raw" || text == "normal" ? Result<void>{} : base::fail(Code::invalid, "it is strict, normal or raw");
+  });
   bool strip = false;
   reader.flag("strip_prefix", strip);
   reader.parsed("replace_prefix", [&](const std::string& text) {

@@ -112,6 +112,7 @@ void read_registration(const toml::table& table, Pool& pool, Faults& faults) {
   if (!pool.registration.token.empty() && pool.registration.token.size() < 16) {
     faults.add(table.get("token")->source(), "token must be at least 16 characters: whoever guesses it gets traffic");
   }
+  reader.count("per_peer_max", pool.registration.per_peer_max, 1, 10000);
   reader.finish();
 }
 
@@ -172,6 +173,8 @@ void read_sources(Reader& reader, const toml::table& table, Pool& pool, Faults& 
   reader.duration("grace", pool.grace, 0ms);
   reader.duration("drain", pool.drain, 0ms);
   reader.duration("ready_timeout", pool.ready_timeout, 10ms);
+  reader.duration("start_timeout", pool.start_timeout, 0ms);
+  reader.count("output_lines_max", pool.output_lines_max, 0, 1'000'000);
   reader.duration("resolve_interval", pool.resolve_interval, 100ms);
   read_counts(reader, table, pool, faults);
   read_names(reader, table, pool);

@@ -75,7 +75,7 @@ grace = "5"
 [pool.web.ring]
 request_function = "i + j"
 )"),
-            "t.toml:1:1: unknown setting 'colour' in the file; known here: state_dir, engine_user, docker, workers, connections_max, "
+            "t.toml:1:1: unknown setting 'colour' in the file; known here: state_dir, engine_user, engine_timeout, docker, workers, connections_max, "
             "connections_per_address_max, body_rate_min, response_rate_min, linger_bytes_max, "
             "timeouts, admin, pool, listener, route, access_log, trace, tasks, queue\n"
             "t.toml:3:11: address: '127.0.0.1' is no address: write 127.0.0.1:5000, [::1]:5000 or unix:/path\n"

@@ -217,6 +217,8 @@ Async<void> Dispatcher::run(Queue& queue, LivePtr live, Place place, bool begun)
   } else {
     holds_.erase(place.replica.get());
   }
+  if (outcome.kind == Kind::success) place.ticket.succeeded();
+  if (outcome.kind == Kind::failure) place.ticket.failed();
   place.ticket.release();
   --queue.in_progress;
   const bool mine = is_mine();

@@ -90,7 +90,7 @@ Parse HeadParser::parse_field(std::string_view line, Fields& fields, bool drop_u
   if (!all(value, kFieldValue)) return reject(400, "a field's value has a control character");
   const std::string_view name = line.substr(0, colon);
   if (underscore && drop_underscores) return Parse::done;
-  if (!fields.add({name, value, identify(name)})) return reject(431, "there are too many fields");
+  if (fields.size() >= limits_.fields_max || !fields.add({name, value, identify(name)})) return reject(431, "there are too many fields");
   return Parse::done;
 }
 
@@ -324,7 +324,7 @@ Parse ResponseParser::parse_status_line(std::string_view line) {
   const std::string_view code = line.substr(9, 3);
   if (!all(code, kDigit) || (line.size() > 12 && line[12] != ' ')) return reject(502, "the status is not three digits");
   head_.status = static_cast<unsigned>((code[0] - '0') * 100 + (code[1] - '0') * 10 + (code[2] - '0'));
-  if (head_.status < 100 || head_.status > 599) return reject(502, "the status is out of range");
+  if (head_.status < 100 || head_.status > limits_.status_max) return reject(502, "the status is out of range");
   head_.reason = line.size() > 13 ? line.substr(13) : std::string_view{};
   if (!all(head_.reason, kFieldValue)) return reject(502, "the reason has a control character");
   return Parse::done;

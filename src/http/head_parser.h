@@ -15,6 +15,8 @@ namespace ringmaster::http {
 struct HeadLimits {
   std::size_t line_bytes_max = 8192;   // the request or status line
   std::size_t head_bytes_max = 16384;  // all of it
+  std::size_t fields_max = 100;        // at most kFieldsMax
+  unsigned status_max = 599;           // of a response
 };
 
 enum class Parse : std::uint8_t { more, done, rejected };
@@ -48,9 +50,9 @@ class HeadParser {
   static bool wants_keep_alive(const Fields& fields, unsigned minor_version);
 
   bool started_ = false;  // the start line has been read
+  HeadLimits limits_;
 
  private:
-  HeadLimits limits_;
   std::size_t line_start_ = 0;
   std::size_t scanned_ = 0;
   Rejection rejection_;
@@ -79,6 +81,7 @@ class ResponseParser : public HeadParser {
   Parse parse(std::string_view bytes);
   // For the next head; `request` is what it answers: it decides whether there is a body.
   void restart(Method request);
+  void set_limits(const HeadLimits& limits) { limits_ = limits; }
   const ResponseHead& head() const { return head_; }
 
  private:

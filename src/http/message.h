@@ -45,7 +45,7 @@ struct Field {
   FieldId id;
 };
 
-inline constexpr std::size_t kFieldsMax = 100;
+inline constexpr std::size_t kFieldsMax = 256;  // that there is room for; parsers take fewer unless told otherwise
 
 // The fields of one head, in order. Fixed room, so that parsing allocates nothing.
 class Fields {
@@ -91,7 +91,7 @@ struct RequestHead {
 };
 
 struct ResponseHead {
-  unsigned status;  // 100 to 599
+  unsigned status;  // 100 to 599, or to what the parser was told
   std::string_view reason;
   unsigned minor_version;
   Framing framing;

@@ -101,6 +101,15 @@ bool normalise_path(std::string_view path, std::string& scratch, std::string_vie
   return true;
 }
 
+bool is_ambiguous_path(std::string_view path) {
+  if (path.contains("..;")) return true;
+  for (std::size_t at = path.find('%'); at != std::string_view::npos; at = path.find('%', at + 1)) {
+    const std::string_view escape = path.substr(at, 3);
+    if (equals_ignoring_case(escape, "%2f") || equals_ignoring_case(escape, "%5c")) return true;
+  }
+  return false;
+}
+
 std::string percent_encode(std::string_view text) {
   static constexpr std::string_view kPlain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~";
   static constexpr std::string_view kHex = "0123456789ABCDEF";

@@ -22,6 +22,9 @@ std::string_view host_of(std::string_view authority);
 // False for a broken escape, for %00, and for a ".." above the root.
 bool normalise_path(std::string_view path, std::string& scratch, std::string_view& normal);
 
+// Whether programs differ in how they read it: an escaped slash or backslash, or "..;" as Java's servers have it.
+bool is_ambiguous_path(std::string_view path);
+
 // All but letters, digits and "-._~" as %XX: for a value in a path or a query (RFC 3986 section 2).
 std::string percent_encode(std::string_view text);
 

@@ -36,6 +36,19 @@ Async<void> Listener::serve(Accepted accepted) {
   }
 }
 
+void Listener::close(const Accepted& accepted) {
+  static constexpr int kAcceptsMax = 65536;  // newcomers could else keep it for ever
+  for (int i = 0; i < kAcceptsMax && watch_.fd() >= 0; ++i) {
+    Endpoint peer;
+    const Transfer got = watch_.system().accept(watch_.fd(), peer);
+    if (got.count < 0 && is_passing(got.error)) continue;
+    if (got.count < 0) break;
+    accepted(Stream(watch_.loop(), Handle(watch_.system(), static_cast<int>(got.count)), std::move(peer)));
+  }
+  pause();
+  watch_.close();
+}
+
 Result<Endpoint> free_port(System& system) {
   const auto probe = system.listen(Endpoint::loopback(0), {.backlog = 1});
   if (!probe) return std::unexpected(probe.error());

@@ -18,6 +18,9 @@ class Listener {
   // Accepts until the fiber is cancelled. When descriptors run out it says so, rests 100 ms, and goes on.
   Async<void> serve(Accepted accepted);
 
+  // Accepts what waits in the backlog, and closes the socket: who comes later is refused, not left waiting.
+  void close(const Accepted& accepted);
+
   Endpoint local() const { return watch_.system().local_endpoint(watch_.fd()); }
 
   // Stops taking connections (they wait in the backlog), without a spin; and takes them again.

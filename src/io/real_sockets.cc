@@ -16,7 +16,10 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
+#include <system_error>
+#include <thread>
 
 #include "base/check.h"
 #include "io/real_system.h"
@@ -66,9 +69,10 @@ Endpoint from_address(const sockaddr_storage& storage) {
     std::memcpy(endpoint.address.data(), &in4.sin_addr, 4);
   } else if (storage.ss_family == AF_INET6) {
     const auto& in6 = reinterpret_cast<const sockaddr_in6&>(storage);
-    endpoint.family = Endpoint::Family::v6;
+    const bool mapped = IN6_IS_ADDR_V4MAPPED(&in6.sin6_addr);  // a client of a dual-stack listener
+    endpoint.family = mapped ? Endpoint::Family::v4 : Endpoint::Family::v6;
     endpoint.port = ntohs(in6.sin6_port);
-    std::memcpy(endpoint.address.data(), &in6.sin6_addr, 16);
+    std::memcpy(endpoint.address.data(), in6.sin6_addr.s6_addr + (mapped ? 12 : 0), mapped ? 4 : 16);
   } else if (storage.ss_family == AF_UNIX) {
     endpoint.family = Endpoint::Family::unix_path;
     endpoint.path = reinterpret_cast<const sockaddr_un&>(storage).sun_path;
@@ -90,10 +94,11 @@ void set_option(int fd, int level, int option, int value) { ::setsockopt(fd, lev
 Transfer outcome(ssize_t count) { return {count, count < 0 ? errno : 0}; }
 
 // Binds without SO_REUSEPORT and lets go: two groups on one address would share its connections silently.
-int probe_bind(const Endpoint& at) {
+int probe_bind(const Endpoint& at, bool dual_stack) {
   const int fd = open_socket(at);
   if (fd < 0) return errno;
   set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+  if (at.family == Endpoint::Family::v6) set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, dual_stack ? 0 : 1);
   Address address = to_address(at);
   const int error = ::bind(fd, address.get(), address.bytes) == 0 ? 0 : errno;
   ::close(fd);
@@ -119,7 +124,7 @@ Result<Handle> RealSystem::listen(const Endpoint& at, const ListenOptions& optio
   const std::string what = "listen on " + base::to_string(at);
   const bool is_unix = at.family == Endpoint::Family::unix_path;
   if (!is_unix && at.port != 0 && !options.reuse_port) {
-    if (const int error = probe_bind(at); error != 0) return std::unexpected(from_errno(error, what));
+    if (const int error = probe_bind(at, options.dual_stack); error != 0) return std::unexpected(from_errno(error, what));
   }
   if (is_unix) {
     if (const int error = clear_path(at); error != 0) return std::unexpected(from_errno(error, what));
@@ -130,7 +135,7 @@ Result<Handle> RealSystem::listen(const Endpoint& at, const ListenOptions& optio
     set_option(handle.fd(), SOL_SOCKET, SO_REUSEADDR, 1);
     set_option(handle.fd(), SOL_SOCKET, SO_REUSEPORT, 1);
   }
-  if (at.family == Endpoint::Family::v6) set_option(handle.fd(), IPPROTO_IPV6, IPV6_V6ONLY, 1);
+  if (at.family == Endpoint::Family::v6) set_option(handle.fd(), IPPROTO_IPV6, IPV6_V6ONLY, options.dual_stack ? 0 : 1);
   Address address = to_address(at);
   if (::bind(handle.fd(), address.get(), address.bytes) != 0) return std::unexpected(from_errno(errno, what));
   if (::listen(handle.fd(), options.backlog) != 0) return std::unexpected(from_errno(errno, what));
@@ -342,7 +347,7 @@ Transfer RealSystem::receive_message(int fd, std::span<char> into, std::vector<H
   return got;
 }
 
-Result<std::vector<Endpoint>> RealSystem::resolve(const std::string& host, std::uint16_t port) {
+static Result<std::vector<Endpoint>> look_up(const std::string& host, std::uint16_t port) {
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_ADDRCONFIG;
@@ -359,6 +364,19 @@ Result<std::vector<Endpoint>> RealSystem::resolve(const std::string& host, std::
   }
   ::freeaddrinfo(found);
   return endpoints;
+}
+
+void RealSystem::resolve(std::string host, std::uint16_t port, std::function<void(Result<std::vector<Endpoint>>)> done) {
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);  // signals are for the loops' threads
+  try {
+    std::thread([host = std::move(host), port, done] { done(look_up(host, port)); }).detach();
+  } catch (const std::system_error& error) {  // the standard library's way to say that there can be no more threads
+    done(base::fail(Code::full, std::string("a name cannot be looked up: ") + error.what()));
+  }
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 }  // namespace ringmaster::io

@@ -1,6 +1,7 @@
 // RealSystem's clock, memory, processes, files and threads; sockets are in real_sockets.cc.
 #include "io/real_system.h"
 
+#include <execinfo.h>
 #include <fcntl.h>
 #include <pwd.h>
 #include <sys/epoll.h>
@@ -11,6 +12,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -114,6 +116,47 @@ static std::string stat_field(const std::string& pid, int wanted) {
   if (at == std::string::npos || line.compare(at, 3, ") Z") == 0) return "";
   for (int field = 2; at != std::string::npos && field < wanted; ++field) at = line.find(' ', at + 1);
   return at == std::string::npos ? "" : line.substr(at + 1, line.find(' ', at + 1) - at - 1);
+}
+
+bool RealSystem::is_traced(const Child& child) {
+  const auto status = read_file("/proc/" + std::to_string(child.pid) + "/status");
+  static constexpr std::string_view kTracer = "TracerPid:\t";
+  const std::size_t at = status ? status->find(kTracer) : std::string::npos;
+  return at != std::string::npos && (*status)[at + kTracer.size()] != '0';
+}
+
+static constexpr int kStackSignal = SIGUSR2;
+
+std::string RealSystem::describe_threads(const Child& child) {
+  std::string text;
+  std::error_code error;
+  const std::string tasks = "/proc/" + std::to_string(child.pid) + "/task";
+  for (const auto& entry : std::filesystem::directory_iterator(tasks, error)) {
+    const std::string thread = entry.path().filename();
+    const std::string place = std::to_string(child.pid) + "/task/" + thread;
+    static constexpr int kState = 3;
+    const std::string state = stat_field(place, kState);
+    const std::string wait = read_file("/proc/" + place + "/wchan").value_or("");
+    text += "  thread " + thread + ": state " + (state.empty() ? "?" : state) + (wait.empty() || wait == "0" ? "" : ", waits in " + wait) + "\n";
+    ::syscall(SYS_tgkill, child.pid, std::stoi(thread), kStackSignal);
+  }
+  return text;
+}
+
+// Only what is safe in a signal handler: glibc's backtrace() is, once it has been called before.
+static void write_stack(int) {
+  static constexpr int kFramesMax = 64;
+  std::array<void*, kFramesMax> frames{};
+  const int count = ::backtrace(frames.data(), kFramesMax);
+  static constexpr std::string_view kTitle = "stack of a thread that did not answer (addr2line -e ringmaster -fCi ADDRESS):\n";
+  [[maybe_unused]] const ssize_t put = ::write(STDERR_FILENO, kTitle.data(), kTitle.size());
+  ::backtrace_symbols_fd(frames.data(), count, STDERR_FILENO);
+}
+
+void write_stack_when_asked() {
+  std::array<void*, 1> frame{};
+  ::backtrace(frame.data(), 1);
+  ::signal(kStackSignal, write_stack);
 }
 
 std::string RealSystem::start_time(pid_t pid) {

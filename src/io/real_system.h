@@ -56,6 +56,8 @@ class RealSystem final : public System {
   Result<Child> spawn(const SpawnRequest& request) override { return spawn_process(*this, request); }
   void signal(const Child& child, int number) override;
   std::optional<ExitStatus> reap(const Child& child) override;
+  bool is_traced(const Child& child) override;
+  std::string describe_threads(const Child& child) override;
   std::string start_time(pid_t pid) override;
   void kill_session(pid_t pid) override;
   std::string boot_id() override;
@@ -76,7 +78,7 @@ class RealSystem final : public System {
   Result<Handle> lock_file(const std::string& path) override;
 
   void run_in_background(std::function<void()> work) override;
-  Result<std::vector<Endpoint>> resolve(const std::string& host, std::uint16_t port) override;
+  void resolve(std::string host, std::uint16_t port, std::function<void(Result<std::vector<Endpoint>>)> done) override;
   std::unique_ptr<LoopThread> start_loop() override;
 
  private:
@@ -93,5 +95,8 @@ class RealSystem final : public System {
   bool background_stop_ = false;                       // guarded by background_mutex_
   std::thread background_;
 };
+
+// From now on this process writes the stack of a thread that System::describe_threads() asks for to its standard error.
+void write_stack_when_asked();
 
 }  // namespace ringmaster::io

@@ -1,8 +1,24 @@
 #include "io/resolve.h"
 
 #include <charconv>
+#include <memory>
+#include <mutex>
+#include <optional>
 
 namespace ringmaster::io {
+
+namespace {
+
+// Outlives whoever asked: a name server that does not answer keeps nobody.
+struct Lookup {
+  explicit Lookup(Loop* asking) : loop(asking) {}
+  std::mutex mutex;
+  Loop* loop;  // that wants to know; null: nobody does any more. Guarded by mutex
+  std::optional<Result<std::vector<Endpoint>>> found;  // the loop's, as the next
+  Signal ended;
+};
+
+}  // namespace
 
 Async<Result<std::vector<Endpoint>>> resolve(Loop& loop, std::string address) {
   if (auto endpoint = Endpoint::parse(address)) co_return std::vector{std::move(*endpoint)};
@@ -14,10 +30,23 @@ Async<Result<std::vector<Endpoint>>> resolve(Loop& loop, std::string address) {
   if (!has_port || host.empty() || host.find_first_of("/@[]:") != std::string::npos) {
     co_return base::fail(Code::invalid, "'" + address + "' is no address: write 127.0.0.1:5001, [::1]:5001, unix:/path or name:5001");
   }
-  Result<std::vector<Endpoint>> found = base::fail(Code::cancelled);
-  auto lookup = loop.background([&] { found = loop.system().resolve(host, port); });
-  co_await lookup;
-  co_return found;
+  const auto lookup = std::make_shared<Lookup>(&loop);
+  loop.system().resolve(host, port, [lookup](Result<std::vector<Endpoint>> found) {
+    const std::lock_guard lock(lookup->mutex);
+    if (lookup->loop == nullptr) return;
+    lookup->loop->post([lookup, found = std::move(found)]() mutable {
+      lookup->found = std::move(found);
+      lookup->ended.notify();
+    });
+  });
+  while (!lookup->found) {
+    const Code woken = co_await lookup->ended.wait(loop);
+    if (woken != Code::cancelled) continue;
+    const std::lock_guard lock(lookup->mutex);
+    lookup->loop = nullptr;
+    co_return base::fail(Code::cancelled);
+  }
+  co_return std::move(*lookup->found);
 }
 
 }  // namespace ringmaster::io

@@ -406,10 +406,9 @@ Result<Handle> SimSystem::lock_file(const std::string& path) {
   return open(lock);
 }
 
-Result<std::vector<Endpoint>> SimSystem::resolve(const std::string& host, std::uint16_t port) {
-  auto endpoint = Endpoint::parse(host + ":" + std::to_string(port));
-  if (!endpoint) return fail(Code::unreachable, "cannot resolve '" + host + "'");
-  return std::vector{std::move(*endpoint)};
+void SimSystem::resolve(std::string host, std::uint16_t port, std::function<void(Result<std::vector<Endpoint>>)> done) {
+  const auto endpoint = Endpoint::parse(host + ":" + std::to_string(port));
+  done(endpoint ? Result<std::vector<Endpoint>>(std::vector{*endpoint}) : fail(Code::unreachable, "cannot resolve '" + host + "'"));
 }
 
 namespace {

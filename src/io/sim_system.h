@@ -126,6 +126,8 @@ class SimSystem final : public System {
   Result<Child> spawn(const SpawnRequest& request) override;
   void signal(const Child& child, int number) override;
   std::optional<ExitStatus> reap(const Child& child) override;
+  bool is_traced(const Child&) override { return false; }
+  std::string describe_threads(const Child&) override { return {}; }
   std::string start_time(pid_t pid) override;
   void kill_session(pid_t pid) override;
   std::string boot_id() override { return "simulated"; }
@@ -146,7 +148,7 @@ class SimSystem final : public System {
   Result<Handle> lock_file(const std::string& path) override;
 
   void run_in_background(std::function<void()> work) override { work(); }
-  Result<std::vector<Endpoint>> resolve(const std::string& host, std::uint16_t port) override;
+  void resolve(std::string host, std::uint16_t port, std::function<void(Result<std::vector<Endpoint>>)> done) override;
   std::unique_ptr<LoopThread> start_loop() override;
 
   // For the world.

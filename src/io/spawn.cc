@@ -2,6 +2,7 @@
 // back through a pipe that a successful exec closes, so that "no such command" is an Error here and not a mystery later.
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/close_range.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -100,6 +101,8 @@ void arrange_descriptors(const Prepared& p) {
   }
   if (!request.directory.empty() && ::chdir(request.directory.c_str()) != 0) give_up(p, Step::directory);
   arrange_descriptors(p);
+  // What whoever started us left open, without O_CLOEXEC, is no business of a child's. Ours go by exec.
+  ::syscall(SYS_close_range, 3U + static_cast<unsigned>(p.inherited.size()), ~0U, CLOSE_RANGE_CLOEXEC);
   if (request.listen_fds) {
     char* digits = p.listen_pid.data() + std::strlen("LISTEN_PID=");
     const auto [end, error] = std::to_chars(digits, p.listen_pid.data() + p.listen_pid.size() - 1, ::getpid());

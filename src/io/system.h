@@ -80,6 +80,7 @@ struct Event {
 struct ListenOptions {
   int backlog = 4096;
   bool reuse_port = false;  // one of a group that shares the address
+  bool dual_stack = false;  // an IPv6 address that takes IPv4 clients, too; they appear as what they are
 };
 
 struct Limit {
@@ -184,6 +185,10 @@ class System {
   virtual Result<Child> spawn(const SpawnRequest& request) = 0;
   virtual void signal(const Child& child, int number) = 0;
   virtual std::optional<ExitStatus> reap(const Child& child) = 0;
+  virtual bool is_traced(const Child& child) = 0;  // by a debugger
+  // What each of its threads is doing, as far as the system tells, a line each; and asks them to write a stack trace to their
+  // standard error themselves, which they do if they run at all (write_stack_when_asked).
+  virtual std::string describe_threads(const Child& child) = 0;
   virtual std::string start_time(pid_t pid) = 0;                     // tells a process from a later one of the same pid; "" if gone
   virtual void kill_session(pid_t pid) = 0;                          // SIGKILL to all that is left of a session, even if its leader is gone
   virtual std::string boot_id() = 0;                                 // tells this run of the machine from others
@@ -208,7 +213,9 @@ class System {
 
   // Beside the loop. `work` may block; it runs on a thread of its own (in a simulation: at once).
   virtual void run_in_background(std::function<void()> work) = 0;
-  virtual Result<std::vector<Endpoint>> resolve(const std::string& host, std::uint16_t port) = 0;  // blocks
+  // Looks a name up, which may take minutes, on a thread that nobody waits for: `done` is called there (in a simulation: at once),
+  // perhaps after the System has gone.
+  virtual void resolve(std::string host, std::uint16_t port, std::function<void(Result<std::vector<Endpoint>>)> done) = 0;
   virtual std::unique_ptr<LoopThread> start_loop() = 0;
 };
 

@@ -35,6 +35,9 @@ class Watch {
   void abort(Code why);
   Code aborted() const { return aborted_; }
 
+  // Closes the descriptor of a watch that is paused, and stays so.
+  void close() { handle_.reset(); }
+
   // Stops and resumes the events of a level-triggered watch (a listener that is full).
   void pause();
   void resume();

@@ -8,7 +8,8 @@ namespace ringmaster::link {
 using nlohmann::json;
 
 static constexpr std::array<std::string_view, 5> kStates = {"starting", "running", "draining", "stopped", "backing_off"};
-static constexpr std::array<std::string_view, 10> kTypes = {"setup", "snapshot", "change", "outcome", "drain", "hello", "health", "seen", "command", "resync"};
+static constexpr std::array<std::string_view, 11> kTypes = {"setup", "snapshot", "change",  "outcome", "drain", "hello",
+                                                           "health", "seen", "command", "resync",  "alive"};
 
 std::string_view name(State state) { return kStates[static_cast<std::size_t>(state)]; }
 
@@ -81,6 +82,8 @@ static void from_json(const json& j, Health& m) {
   j.at("epoch").get_to(m.epoch);
   j.at("ready").get_to(m.ready);
 }
+static void to_json(json& j, const Drain& m) { j = {{"grace", m.grace.count()}}; }
+static void from_json(const json& j, Drain& m) { m.grace = base::Duration(j.at("grace").get<base::Duration::rep>()); }
 static void to_json(json& j, const Seen& m) { j = {{"generation", m.generation}}; }
 static void from_json(const json& j, Seen& m) { j.at("generation").get_to(m.generation); }
 static void to_json(json& j, const Command& m) {

@@ -6,6 +6,7 @@
 //   Change    one replica                        Seen      workers route by this generation
 //   Outcome   of a Command                       Command   of the API: add, remove, stop, server_up …
 //   Drain     finish and exit                    Resync    a message was lost: send a Snapshot
+//                                                Alive     every thread's loop turns
 //
 // Each Snapshot and Change carries a generation, one higher than the one before. Whoever misses one asks for, or sends,
 // a whole Snapshot: neither side ever waits for the other to read.
@@ -62,7 +63,9 @@ struct Outcome {
   std::vector<std::string> names;  // the pool's, in the order of its slots, after the change; or the lines of output asked for
   std::uint64_t next = 0;          // after `output`: the number to ask for next
 };
-struct Drain {};
+struct Drain {
+  base::Duration grace{};  // for what is under way
+};
 
 struct Hello {};
 struct Health {
@@ -86,8 +89,9 @@ struct Command {
   std::uint64_t since = 0;  // output: lines from this number on
 };
 struct Resync {};
+struct Alive {};
 
-using Message = std::variant<Setup, Snapshot, Change, Outcome, Drain, Hello, Health, Seen, Command, Resync>;
+using Message = std::variant<Setup, Snapshot, Change, Outcome, Drain, Hello, Health, Seen, Command, Resync, Alive>;
 
 std::string encode(const Message& message);
 // Errors: what does not have the form that encode() gives.

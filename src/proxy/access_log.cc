@@ -7,11 +7,8 @@
 
 namespace ringmaster::proxy {
 
-AccessLogFile::AccessLogFile(io::System& system, const config::AccessLog& settings) : system_(system), path_(settings.path), opened_at_(system.now()) {
-  if (settings.path == "-") {
-    fd_ = 2;
-    return;
-  }
+AccessLogFile::AccessLogFile(io::System& system, const config::AccessLog& settings) : system_(system), path_(settings.path), in_log_(settings.path == "-"), opened_at_(system.now()) {
+  if (in_log_) return;
   auto opened = system.open_append(settings.path);
   if (opened) {
     file_ = std::move(*opened);
@@ -27,6 +24,10 @@ AccessLogFile::~AccessLogFile() {
 }
 
 void AccessLogFile::submit(io::System& system, std::string lines) {
+  if (in_log_) {
+    if (!base::log::raw(lines)) dropped_.fetch_add(lines.size(), std::memory_order_relaxed);
+    return;
+  }
   std::unique_lock lock(mutex_);
   if (fd_ < 0 || waiting_bytes_ + lines.size() > kWaitingBytesMax) {
     dropped_.fetch_add(lines.size(), std::memory_order_relaxed);
@@ -105,6 +106,29 @@ void AccessLog::add(const wire::Exchange& exchange, const AccessRecord& record) 
   if (buffer_.size() >= kBufferBytes) flush();
 }
 
+void AccessLog::add(const wire::Handler::Refused& refused) {
+  const std::string client = base::address_text(refused.peer);
+  if (settings_.format == config::AccessLog::Format::common) {
+    append_common_start(client);
+    fmt::format_to(std::back_inserter(buffer_), "\"-\" {} 0\n", refused.status);
+  } else {
+    append_json_start();
+    fmt::format_to(std::back_inserter(buffer_), ",\"client\":\"{}\",\"reason\":\"{}\",\"status\":{},\"complete\":true}}\n", client, refused.why, refused.status);
+  }
+  if (buffer_.size() >= kBufferBytes) flush();
+}
+
+// host - - [20/Nov/2026:14:00:00 +0000]
+void AccessLog::append_common_start(std::string_view client) {
+  const std::time_t now = std::chrono::system_clock::to_time_t(loop_.system().wall_now());
+  fmt::format_to(std::back_inserter(buffer_), "{} - - [{:%d/%b/%Y:%H:%M:%S} +0000] ", client, fmt::gmtime(now));
+}
+
+void AccessLog::append_json_start() {
+  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(loop_.system().wall_now().time_since_epoch()).count();
+  fmt::format_to(std::back_inserter(buffer_), "{{\"time\":{}.{:03}", ms / 1000, ms % 1000);
+}
+
 // Into a quoted text, of the common format or of JSON: a client must not be able to forge a line (SECURITY E4).
 static void append_escaped(std::string& out, std::string_view text, std::string_view escape) {
   for (const char c : text) {
@@ -124,9 +148,8 @@ static unsigned status_of(const wire::Exchange& exchange) { return exchange.stat
 // host - - [20/Nov/2026:14:00:00 +0000] "GET /home HTTP/1.1" 200 14
 void AccessLog::add_common(const wire::Exchange& exchange, const AccessRecord&) {
   const http::RequestHead& head = exchange.request();
-  const std::time_t now = std::chrono::system_clock::to_time_t(loop_.system().wall_now());
-  fmt::format_to(std::back_inserter(buffer_), "{} - - [{:%d/%b/%Y:%H:%M:%S} +0000] \"{} ", base::address_text(exchange.client()), fmt::gmtime(now),
-                 head.method_text);
+  append_common_start(base::address_text(exchange.client()));
+  buffer_.append("\"").append(head.method_text).append(" ");
   append_escaped(buffer_, head.path, "\\x{:02x}");
   append_escaped(buffer_, head.query, "\\x{:02x}");
   fmt::format_to(std::back_inserter(buffer_), " HTTP/1.{}\" {} {}\n", head.minor_version, status_of(exchange), exchange.body_bytes_sent());
@@ -139,8 +162,7 @@ void AccessLog::add_json(const wire::Exchange& exchange, const AccessRecord& rec
     append_escaped(buffer_, value, "\\u{:04x}");
     buffer_.append("\"");
   };
-  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(loop_.system().wall_now().time_since_epoch()).count();
-  fmt::format_to(std::back_inserter(buffer_), "{{\"time\":{}.{:03}", ms / 1000, ms % 1000);
+  append_json_start();
   text("client", base::address_text(exchange.client()));
   text("method", head.method_text);
   text("host", head.authority);
@@ -149,6 +171,7 @@ void AccessLog::add_json(const wire::Exchange& exchange, const AccessRecord& rec
   text("route", record.route);
   text("replica", record.replica);
   text("request_id", record.request_id);
+  text("reason", record.reason);
   fmt::format_to(std::back_inserter(buffer_), ",\"status\":{},\"complete\":{},\"ms\":{:.3f},\"tries\":{},\"received\":{},\"sent\":{}}}\n", status_of(exchange),
                  exchange.finished(), base::to_ms(record.took), record.tries, exchange.body_bytes_received(), exchange.body_bytes_sent());
 }

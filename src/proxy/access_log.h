@@ -10,7 +10,7 @@
 
 #include "config/config.h"
 #include "io/loop.h"
-#include "wire/exchange.h"
+#include "wire/server.h"
 
 namespace ringmaster::proxy {
 
@@ -33,6 +33,7 @@ class AccessLogFile {
   std::atomic<int> fd_ = -1;
   io::System& system_;
   std::string path_;
+  bool in_log_;           // "-": among the lines of the log, which knows how to drop
   base::Time opened_at_;  // the writing thread's
   std::mutex mutex_;
   std::condition_variable idle_;
@@ -49,6 +50,7 @@ struct AccessRecord {
   std::string_view request_id;
   base::Duration took{};
   unsigned tries = 0;
+  std::string_view reason;  // why it was refused, or failed: for whoever reads the log, not for the client
 };
 
 // One worker's end of it.
@@ -60,10 +62,14 @@ class AccessLog {
 
   bool wants(unsigned status);
   void add(const wire::Exchange& exchange, const AccessRecord& record);
+  // Of a request that could not be read.
+  void add(const wire::Handler::Refused& refused);
 
  private:
   void flush();
   io::Async<void> flush_now_and_then();
+  void append_common_start(std::string_view client);
+  void append_json_start();
   void add_common(const wire::Exchange& exchange, const AccessRecord& record);
   void add_json(const wire::Exchange& exchange, const AccessRecord& record);
 

@@ -242,7 +242,7 @@ Async<std::optional<Failure>> Attempt::receive(base::Time deadline, bool alone) 
   if (readable != Code::ok) co_return Failure{{readable, Source::replica, {}}, Progress::sent};
   take_workspace();
   wire::ResponseReader& reader = workspace_->reader;
-  reader.begin(connection_->stream(), exchange_.request().method);
+  reader.begin(connection_->stream(), exchange_.request().method, {.fields_max = pool_.settings.fields_max, .status_max = pool_.settings.status_max});
   for (unsigned interim = 0; interim <= kInterimMax; ++interim) {
     const auto got = co_await reader.read_head(deadline);
     if (!got) {
@@ -297,6 +297,7 @@ void Attempt::count(const std::optional<Failure>& failure) {
   const bool timed = pool_.settings.policy == balance::Policy::peak_ewma || pool_.settings.max_in_flight != 0;
   if (error || timed) replica.averages.record(balancer_.loop_.now(), took, error);
   if (!error) {
+    ticket_.succeeded();
     if (replica.errors_in_a_row.load(std::memory_order_relaxed) != 0) replica.errors_in_a_row.store(0, std::memory_order_relaxed);
     return;
   }

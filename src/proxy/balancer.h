@@ -67,6 +67,7 @@ struct Forwarding {
   const http::FieldEdits* response_fields = nullptr;
   std::string_view extra;                      // whole lines for the request
   std::span<const std::string_view> replaced;  // fields that `extra` has instead of the client's
+  const config::Listener* listener = nullptr;  // where it came in
   bool buffered = true;                        // a small body is awaited whole
   std::size_t buffer_bytes = 0;                // what is small, if more than the connection's buffer
 };

@@ -26,7 +26,8 @@ Frontend::Frontend(const config::Config& config, std::size_t listener, Shared& s
       routes_(*shared.tables[listener]),
       pages_(pages == nullptr ? *this : *pages),
       on_not_found_(std::move(on_not_found)),
-      default_pool_(index_of(config, listener_.pool)) {
+      default_pool_(index_of(config, listener_.pool)),
+      reads_paths_(std::ranges::any_of(config.routes, [](const Route& route) { return route.paths != config::Paths::normal; })) {
   for (const Route& route : config.routes) pool_of_route_.push_back(index_of(config, route.pool));
 }
 
@@ -112,7 +113,7 @@ Async<void> Frontend::handle(wire::Exchange& exchange) {
   const bool trusted = identify_client(exchange);
   if (const auto refusal = refuse(exchange, route, index)) {
     co_await wire::reply_error(exchange, pages_, refusal->status, refusal->why, refusal->extra);
-    finish(exchange, index, {}, *scratch, balancer_.loop().now() - began);
+    finish(exchange, index, {{}, 0, refusal->why}, *scratch, balancer_.loop().now() - began);
   } else if (route != nullptr && route->status != 0) {
     co_await answer(exchange, *route, *scratch);
     finish(exchange, index, {}, *scratch, balancer_.loop().now() - began);
@@ -120,13 +121,37 @@ Async<void> Frontend::handle(wire::Exchange& exchange) {
     const Forwarding forwarding = prepare(exchange, route, index, trusted, *scratch);
     Relay relay(balancer_, balancer_.pool(forwarding.pool), exchange, forwarding);
     co_await relay.run();
-    finish(exchange, index, {relay.replica_name(), relay.tries()}, *scratch, balancer_.loop().now() - began);
+    finish(exchange, index, {relay.replica_name(), relay.tries(), relay.reason()}, *scratch, balancer_.loop().now() - began);
   }
   scratches_.put(std::move(scratch));
 }
 
+// For the routes that care how paths are read. A raw path goes by the route that takes it as it stands, but only if that is
+// also the one that its normal form belongs to: no way round another route's rules.
+bool Frontend::misleads(const wire::Exchange& exchange, const Route* route, std::size_t index) const {
+  const http::RequestHead& head = exchange.request();
+  const bool normal = exchange.path() == head.path;
+  if (route != nullptr && route->paths == config::Paths::strict) return !normal || http::is_ambiguous_path(head.path);
+  if (normal) return false;
+  const auto as_it_stands = routes_.match(head, head.path);
+  const bool raw = (route != nullptr && route->paths == config::Paths::raw) ||
+                   (as_it_stands && config_.routes[*as_it_stands].paths == config::Paths::raw);
+  return raw && as_it_stands.value_or(config_.routes.size()) != index;
+}
+
+wire::Handler::ErrorPage Frontend::error_page(unsigned status, std::string_view why) const {
+  if (const std::string* page = listener_.error_page(status)) return {"text/html; charset=utf-8", *page};
+  return Handler::error_page(status, why);
+}
+
+void Frontend::refused(const Refused& refused) {
+  AccessLog& log = balancer_.access_log();
+  if (log.wants(refused.status)) log.add(refused);
+}
+
 // What breaks a limit, before a replica hears of it.
 std::optional<Frontend::Refusal> Frontend::refuse(wire::Exchange& exchange, const Route* route, std::size_t index) {
+  if (reads_paths_ && misleads(exchange, route, index)) return Refusal{400, "the path can be read in more ways than one", {}};
   const std::uint64_t bytes_max = route != nullptr && route->body_bytes_max ? *route->body_bytes_max : listener_.body_bytes_max;
   const http::RequestHead& head = exchange.request();
   if (bytes_max != 0) {
@@ -216,7 +241,9 @@ Forwarding Frontend::prepare(const wire::Exchange& exchange, const Route* route,
   forwarding.pool = route == nullptr ? default_pool_ : pool_of_route_[index];
   forwarding.pages = &pages_;
   forwarding.on_not_found = on_not_found_ ? &on_not_found_ : nullptr;
-  forwarding.path = exchange.path();
+  const bool raw = route != nullptr && route->paths == config::Paths::raw;
+  forwarding.path = raw ? exchange.request().path : exchange.path();
+  forwarding.listener = &listener_;
   const ForwardedStyle style = listener_.forwarded;
   forwarding.forwarded = {exchange.peer_text(), "http", trusted, style == ForwardedStyle::x_forwarded || style == ForwardedStyle::both,
                           style == ForwardedStyle::rfc7239 || style == ForwardedStyle::both};
@@ -226,7 +253,7 @@ Forwarding Frontend::prepare(const wire::Exchange& exchange, const Route* route,
     forwarding.buffered = route->request_buffering;
     forwarding.buffer_bytes = route->request_buffer_bytes;
     if (route->replaces_prefix) {
-      scratch.path.assign(route->new_prefix).append(exchange.path().substr(route->prefix.size()));
+      scratch.path.assign(route->new_prefix).append(forwarding.path.substr(route->prefix.size()));
       if (scratch.path.empty()) scratch.path = "/";
       forwarding.path = scratch.path;
     }
@@ -250,7 +277,7 @@ void Frontend::finish(const wire::Exchange& exchange, std::size_t route, const S
   AccessLog& log = balancer_.access_log();
   if (!log.wants(exchange.status())) return;
   const std::string_view name = route < config_.routes.size() ? std::string_view(config_.routes[route].name) : std::string_view{};
-  log.add(exchange, {name, summary.replica, scratch.request_id, took, summary.tries});
+  log.add(exchange, {name, summary.replica, scratch.request_id, took, summary.tries, summary.reason});
 }
 
 }  // namespace ringmaster::proxy

@@ -14,6 +14,8 @@ class Frontend final : public wire::Handler {
            NotFound on_not_found = {});
 
   io::Async<void> handle(wire::Exchange& exchange) override;
+  ErrorPage error_page(unsigned status, std::string_view why) const override;
+  void refused(const Refused& refused) override;
   // Sets the exchange's client, if a trusted peer names it; true if the peer is trusted.
   bool identify_client(wire::Exchange& exchange) const;
 
@@ -34,10 +36,12 @@ class Frontend final : public wire::Handler {
   struct Summary {
     std::string_view replica;
     unsigned tries = 0;
+    std::string_view reason;
   };
 
   bool trusts(const base::Endpoint& peer) const;
   std::optional<Refusal> refuse(wire::Exchange& exchange, const config::Route* route, std::size_t index);
+  bool misleads(const wire::Exchange& exchange, const config::Route* route, std::size_t index) const;
   io::Async<void> answer(wire::Exchange& exchange, const config::Route& route, Scratch& scratch);
   Forwarding prepare(const wire::Exchange& exchange, const config::Route* route, std::size_t index, bool trusted, Scratch& scratch);
   void append_trace(const wire::Exchange& exchange, Scratch& scratch, Forwarding& forwarding);
@@ -51,6 +55,7 @@ class Frontend final : public wire::Handler {
   const wire::Handler& pages_;
   NotFound on_not_found_;
   std::size_t default_pool_;
+  bool reads_paths_;  // some route has another way to read them than the normal one
   std::vector<std::size_t> pool_of_route_;
   wire::ObjectPool<Scratch> scratches_;
 };

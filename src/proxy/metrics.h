@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -98,7 +99,7 @@ struct WorkerMetrics {
   std::uint64_t connections = 0;  // of clients, now
   std::uint64_t accepted = 0;
   std::uint64_t refused = 0;
-  std::uint64_t rejected = 0;
+  std::map<unsigned, std::uint64_t> rejected;  // requests that were no proper HTTP, by the status that they got
 };
 
 }  // namespace ringmaster::proxy

@@ -333,45 +333,70 @@ Async<bool> Relay::may_retry(const Failure& failure) {
   co_return explained();
 }
 
-// 503: how full it is, and when it is worth asking again.
+// 503: how full it is, if the client may know, and when it is worth asking again.
 Async<void> Relay::refuse_full() {
   const balance::PoolView& pool = view();
   const base::Duration wait = pool_.queue.time_to_drain(pool, now());
   const auto ms = std::max<std::int64_t>(1, std::chrono::ceil<std::chrono::milliseconds>(wait).count());
+  const std::string retry_after = "Retry-After: " + std::to_string((ms + 999) / 1000) + "\r\n";
+  reason_ = "pool '" + pool.name + "' is at full capacity";
+  if (forwarding_.listener->error_page(503) != nullptr) {
+    co_await reply_error(503, {}, retry_after);
+    co_return;
+  }
+  std::string body = fmt::format(R"({{"message":"<Error> at full capacity, try again later","status":"failure","retry_after_ms":{}}})"
+                                 "\n",
+                                 ms);
+  if (!forwarding_.listener->error_detail) {
+    co_await exchange_.reply(503, "application/json", body, retry_after);
+    co_return;
+  }
   const balance::PoolStatus& status = *pool.status;
   const std::uint64_t used = status.ready.load() + (status.panic(pool.panic_below_percent) ? status.doubtful.load() : 0);
   const std::uint64_t capacity = pool.max_in_flight * used;
-  const std::string body = fmt::format(
-      R"({{"message":"<Error> pool '{}' is at full capacity","status":"failure","in_flight":{},"capacity":{},"queue":{},"queue_length":{},"retry_after_ms":{}}})"
+  body = fmt::format(
+      R"({{"message":"<Error> {}","status":"failure","in_flight":{},"capacity":{},"queue":{},"queue_length":{},"retry_after_ms":{}}})"
       "\n",
-      pool.name, pool.status->in_flight.load(std::memory_order_relaxed), capacity, pool_.queue.length(), pool_.settings.queue_length, ms);
-  const std::string retry_after = "Retry-After: " + std::to_string((ms + 999) / 1000) + "\r\n";
+      reason_, pool.status->in_flight.load(std::memory_order_relaxed), capacity, pool_.queue.length(), pool_.settings.queue_length, ms);
   co_await exchange_.reply(503, "application/json", body, retry_after);
 }
 
+// What is inside (names, addresses, the state of things) is for the log, and for clients only where the listener says so.
+Async<void> Relay::reply_error(unsigned status, std::string_view public_reason, std::string_view extra) {
+  const std::string_view why = forwarding_.listener->error_detail ? std::string_view(reason_) : public_reason;
+  co_await wire::reply_error(exchange_, *forwarding_.pages, status, why, extra);
+}
+
 Async<void> Relay::give_up(const MaybeFailure& failure) {
-  if (exchange_.begun()) co_return;  // unfinished, and so the connection will be broken
-  const wire::Handler& pages = *forwarding_.pages;
+  if (exchange_.begun()) {  // unfinished, and so the connection will be broken
+    if (failure) reason_ = base::describe(failure->error);
+    co_return;
+  }
+  static constexpr std::string_view kLater = "Retry-After: 1\r\n";
   if (!failure && is_full_) {
     co_await refuse_full();
     co_return;
   }
   if (!failure) {
-    co_await wire::reply_error(exchange_, pages, 503, "no replica of pool '" + pool_.settings.name + "' is ready", "Retry-After: 1\r\n");
+    reason_ = "no replica of pool '" + pool_.settings.name + "' is ready";
+    co_await reply_error(503, "no server is ready", kLater);
     co_return;
   }
   const base::Error& error = failure->error;
   if (error.source == Source::client) {
     const unsigned status = error.code == Code::timeout ? 408 : error.code == Code::too_large ? 413 : 400;
-    co_await wire::reply_error(exchange_, pages, status, base::describe(error));
+    reason_ = base::describe(error);
+    co_await reply_error(status, reason_);  // it is the client's own fault that is told
     co_return;
   }
   if (error.code == Code::full) {
-    co_await wire::reply_error(exchange_, pages, 503, "every replica's queue of connections is full", "Retry-After: 1\r\n");
+    reason_ = "every replica's queue of connections is full";
+    co_await reply_error(503, "at full capacity, try again later", kLater);
     co_return;
   }
   const bool late = error.code == Code::timeout;
-  co_await wire::reply_error(exchange_, pages, late ? 504 : 502, "replica '" + tried_[tries_ - 1]->name + "' failed: " + base::describe(error));
+  reason_ = "replica '" + tried_[tries_ - 1]->name + "' failed: " + base::describe(error);
+  co_await reply_error(late ? 504 : 502, late ? "the server did not answer in time" : "the server gave no usable answer");
 }
 
 }  // namespace ringmaster::proxy

@@ -31,6 +31,8 @@ class Relay {
   // The last replica that was tried, and how many tries there were.
   std::string_view replica_name() const { return tries_ == 0 ? std::string_view{} : std::string_view(tried_[tries_ - 1]->name); }
   unsigned tries() const { return tries_ + forgotten_; }
+  // Why it failed, for the log; empty: it did not.
+  const std::string& reason() const { return reason_; }
 
  private:
   using MaybeFailure = std::optional<Failure>;
@@ -61,6 +63,7 @@ class Relay {
   io::Async<bool> may_retry(const Failure& failure);
   io::Async<void> give_up(const MaybeFailure& failure);
   io::Async<void> refuse_full();
+  io::Async<void> reply_error(unsigned status, std::string_view public_reason, std::string_view extra = {});
 
   base::Time now() const { return balancer_.loop_.now(); }
 
@@ -77,6 +80,7 @@ class Relay {
   unsigned forgotten_ = 0;        // tries that ended at a full backlog, and may be made again
   std::optional<Attempt> hedge_;  // beside a slow first attempt
   base::Time deadline_;
+  std::string reason_;
   PoolQueue::PlacePtr place_;             // in the queue
   base::Time wait_until_ = base::kNever;  // set when waiting begins
   bool is_full_ = false;

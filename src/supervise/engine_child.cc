@@ -20,6 +20,9 @@ struct EngineChild::Generation {
   io::Process process;
   std::shared_ptr<link::Channel> channel;
   io::Mapping counters;
+  io::Child child;           // without descriptors: for questions about it
+  bool heard_of = false;     // since watch() looked last
+  bool ever_heard_of = false;
 };
 
 EngineChild::EngineChild(io::Loop& loop, const config::Config& config, Listening listening, std::function<void()> stop_wanted)
@@ -35,10 +38,11 @@ Fleet::Engine EngineChild::for_fleet() {
   engine.changed = [this](std::uint64_t generation, const link::ReplicaState& state) {
     if (current_ != nullptr) current_->channel->send(link::Change{generation, state});
   };
-  engine.in_flight = [this](std::uint32_t cell) -> std::uint32_t {
-    if (current_ == nullptr) return 0;
-    const auto* cells = static_cast<const balance::Cell*>(current_->counters.memory.get());
-    return cells[cell].in_flight.load(std::memory_order_acquire);
+  engine.work = [this](std::uint32_t number) -> Work {
+    if (current_ == nullptr) return {};
+    const balance::Cell& cell = static_cast<const balance::Cell*>(current_->counters.memory.get())[number];
+    return {cell.in_flight.load(std::memory_order_acquire), cell.failures.load(std::memory_order_relaxed),
+            cell.good_while_ill.load(std::memory_order_relaxed)};
   };
   return engine;
 }
@@ -76,7 +80,9 @@ Result<std::unique_ptr<EngineChild::Generation>> EngineChild::start() {
   std::vector<int> descriptors = {config->fd(), counters->fd()};
   descriptors.insert(descriptors.end(), listening_.descriptors.begin(), listening_.descriptors.end());
   channel->send(link::Setup{config_.file, ++number_, listening_.workers, listening_.per_worker}, descriptors);
-  return std::unique_ptr<Generation>(new Generation{io::Process(loop_, std::move(*child)), std::move(channel), std::move(*mapping)});
+  const pid_t pid = child->pid;
+  return std::unique_ptr<Generation>(
+      new Generation{io::Process(loop_, std::move(*child)), std::move(channel), std::move(*mapping), io::Child{.pid = pid, .pidfd = {}, .output = {}}});
 }
 
 void EngineChild::send_snapshot() {
@@ -115,7 +121,8 @@ Async<void> EngineChild::serve(Generation& engine) {
   base::log::info("engine {} started, pid {}", number_, engine.process.pid());
   send_snapshot();
   io::Scope talking(loop_);
-  talking.spawn(listen_to(engine.channel));
+  talking.spawn(listen_to(engine));
+  if (config_.engine_timeout != Duration::zero()) talking.spawn(watch(engine));
   talking.spawn(engine.channel->pump([this] { send_snapshot(); }));
   const auto status = co_await engine.process.wait(base::kNever);
   current_ = nullptr;
@@ -126,7 +133,32 @@ Async<void> EngineChild::serve(Generation& engine) {
   ended_.notify();
 }
 
-Async<void> EngineChild::listen_to(std::shared_ptr<link::Channel> channel) {
+// An engine that hangs keeps its listeners, and every client with them. It must be heard of in each of some steps in a row,
+// which are counted and not measured: when this process or the whole machine was stopped for a while, the engine was, too.
+Async<void> EngineChild::watch(Generation& engine) {
+  static constexpr unsigned kSteps = 4;
+  static constexpr unsigned kStepsToStart = 8 * kSteps;  // it reads its configuration and opens what it needs first
+  unsigned silent = 0;
+  while (!stopping_) {
+    const Code slept = co_await loop_.sleep(config_.engine_timeout / kSteps);
+    if (slept == Code::cancelled || stopping_) co_return;
+    silent = std::exchange(engine.heard_of, false) ? 0 : silent + 1;
+    if (silent <= (engine.ever_heard_of ? kSteps : kStepsToStart)) continue;
+    if (loop_.system().is_traced(engine.child)) {
+      silent = 0;
+      continue;
+    }
+    base::log::error("engine {} does not answer for {} ms: killed. Its threads:\n{}", number_, config_.engine_timeout / 1ms,
+                     loop_.system().describe_threads(engine.child));
+    static constexpr Duration kForStacks = 200ms;
+    co_await loop_.sleep(kForStacks);
+    engine.process.signal(SIGKILL);
+    co_return;
+  }
+}
+
+Async<void> EngineChild::listen_to(Generation& engine) {
+  const std::shared_ptr<link::Channel> channel = engine.channel;
   while (true) {
     const auto received = co_await channel->receive();
     if (!received) {
@@ -137,6 +169,7 @@ Async<void> EngineChild::listen_to(std::shared_ptr<link::Channel> channel) {
       co_return;
     }
     const link::Message& message = received->message;
+    if (std::holds_alternative<link::Alive>(message)) engine.heard_of = engine.ever_heard_of = true;
     if (const auto* health = std::get_if<link::Health>(&message)) fleet_->health(*health);
     if (const auto* seen = std::get_if<link::Seen>(&message)) fleet_->seen(seen->generation);
     if (const auto* command = std::get_if<link::Command>(&message)) commands_.spawn(execute(channel, *command));
@@ -148,8 +181,8 @@ Async<void> EngineChild::execute(std::shared_ptr<link::Channel> channel, link::C
   using Act = link::Command::Act;
   link::Outcome outcome;
   if (command.act == Act::add) outcome = co_await fleet_->add(command.pool, command.count, command.names);
-  if (command.act == Act::server_up) outcome = fleet_->server_up(command);
-  if (command.act == Act::server_down) outcome = fleet_->server_down(command);
+  if (command.act == Act::server_up) outcome = co_await fleet_->server_up(command);
+  if (command.act == Act::server_down) outcome = co_await fleet_->server_down(command);
   if (command.act == Act::output) outcome = fleet_->output(command.pool, command.names.empty() ? "" : command.names[0], command.since);
   if (command.act == Act::remove) outcome = co_await fleet_->remove(command.pool, command.count, command.names);
   outcome.command = command.id;
@@ -160,8 +193,9 @@ Async<void> EngineChild::execute(std::shared_ptr<link::Channel> channel, link::C
 Async<void> EngineChild::stop(Duration grace) {
   stopping_ = true;
   stop_begun_.notify();
-  const base::Time deadline = loop_.now() + grace;
-  if (current_ != nullptr) current_->channel->deliver(link::Drain{});
+  static constexpr Duration kToEnd = 2s;  // once nothing is under way any more
+  const base::Time deadline = loop_.now() + grace + kToEnd;
+  if (current_ != nullptr) current_->channel->deliver(link::Drain{grace});
   while (current_ != nullptr) {
     const Code woken = co_await ended_.wait(loop_, deadline);
     if (woken == Code::ok) continue;

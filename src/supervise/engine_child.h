@@ -40,7 +40,8 @@ class EngineChild {
  private:
   struct Generation;  // one engine's life
   io::Async<void> serve(Generation& engine);
-  io::Async<void> listen_to(std::shared_ptr<link::Channel> channel);
+  io::Async<void> listen_to(Generation& engine);
+  io::Async<void> watch(Generation& engine);
   io::Async<void> execute(std::shared_ptr<link::Channel> channel, link::Command command);
   base::Result<std::unique_ptr<Generation>> start();
   base::Result<io::Handle> config_memory();

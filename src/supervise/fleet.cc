@@ -18,7 +18,7 @@ using link::State;
 using namespace std::chrono_literals;
 
 Fleet::Fleet(io::Loop& loop, const config::Config& config, Runtimes runtimes, StateFile& state, Engine engine)
-    : loop_(loop), config_(config), runtimes_(runtimes), state_(state), engine_(std::move(engine)), cells_(balance::kCellsMax), scope_(loop) {}
+    : loop_(loop), config_(config), runtimes_(runtimes), state_(state), engine_(std::move(engine)), cells_(balance::kCellsMax), scope_(loop), saving_(loop) {}
 
 Fleet::~Fleet() = default;
 
@@ -61,8 +61,7 @@ void Fleet::seat_registered(const config::Pool& pool, const DesiredPool& saved) 
   }
 }
 
-void Fleet::start() {
-  const Desired desired = state_.load();
+void Fleet::seat_all(const Desired& desired) {
   for (const config::Pool& pool : config_.pools) {
     const auto known = desired.find(pool.name);
     const DesiredPool* saved = known == desired.end() ? nullptr : &known->second;
@@ -70,8 +69,16 @@ void Fleet::start() {
       for (const DesiredSlot& slot : saved->slots) epochs_[{pool.name, slot.slot}] = slot.epoch;
     }
     seat_started(pool, saved);
-    for (const auto& [slot, member] : pools_[pool.name]) scope_.spawn(keep(member));
     if (saved != nullptr) seat_registered(pool, *saved);
+  }
+}
+
+void Fleet::start() {
+  saving_.spawn(keep_saving());
+  for (const auto& [name, seats] : pools_) {
+    for (const auto& [slot, member] : Seats(seats)) {
+      if (balance::is_owned(member->now.origin)) scope_.spawn(keep(member));  // the others were taken in already
+    }
   }
   save();
 }
@@ -85,12 +92,13 @@ Fleet::SeatPtr Fleet::seat(const config::Pool& pool, std::uint32_t slot, std::st
   made->now.name = std::move(name);
   made->now.origin = origin;
   made->now.cell = take_cell();
+  made->lines = std::make_shared<LineBudget>(pool.output_lines_max, loop_.now());
   return made;
 }
 
 std::uint32_t Fleet::take_cell() {
   const auto free = std::ranges::find(cells_, false);
-  CHECK(free != cells_.end());  // far more cells than replicas_max allows replicas
+  CHECK(free != cells_.end());  // has_room() and the configuration's check see to that
   *free = true;
   return static_cast<std::uint32_t>(free - cells_.begin());
 }
@@ -139,7 +147,9 @@ Async<bool> Fleet::run(Seat& seat) {
     co_await end(seat, *running);
     co_return false;
   }
-  base::log::warning("{} (slot {}) is unhealthy for too long: replaced", seat.now.name, seat.now.slot);
+  const bool started = seat.ready_since != base::kNever;
+  base::log::warning("{} (slot {}) {}: replaced", seat.now.name, seat.now.slot, started ? "is unhealthy for too long" : "has not become ready in time");
+  seat.replacing = started;
   running->kill();
   co_await running->wait(base::kNever);
   seat.now.exited = true;
@@ -162,7 +172,11 @@ bool Fleet::complain(Seat& seat, const base::Error& error) {
 
 // Takes its lines: for our log, and for who asks later.
 std::function<void(std::string_view)> Fleet::output_of(const Seat& seat) {
-  return [this, name = seat.now.name, log = seat.output](std::string_view line) {
+  return [this, name = seat.now.name, log = seat.output, budget = seat.lines, most = seat.pool->output_lines_max](std::string_view line) {
+    if (!budget->take(loop_.now())) return;
+    if (const std::uint64_t dropped = budget->take_dropped(); dropped > 0) {
+      base::log::warning("[{}] … {} lines are missing here: it writes more than {} a second", name, dropped, most);
+    }
     const std::string shown = base::log::printable(line, 4096);
     base::log::info("[{}] {}", name, shown);
     log->add(++lines_, name, shown);
@@ -176,7 +190,9 @@ Async<bool> Fleet::launch(Seat& seat, std::unique_ptr<Running>& running) {
   seat.launched = loop_.now();
   seat.said_late = false;
   if (seat.now.origin == Origin::container) announce(seat, State::starting);  // that takes a while
-  save();                                                                     // before the start: an epoch is never used twice, even if this is our last moment
+  // Before the start: an epoch is never used twice, even if this is our last moment. A disk that is full keeps nobody from
+  // being started.
+  if (balance::is_owned(seat.now.origin)) co_await saved();
   Launch what{*seat.pool, seat.now.slot, seat.now.epoch, seat.now.name, seat.server, output_of(seat)};
   auto started = co_await io::race(loop_, runtimes_.of(seat.now.origin).start(std::move(what)), until_leaving(seat));
   if (!started.a && seat.leaving) co_return false;
@@ -203,7 +219,48 @@ Async<bool> Fleet::until_leaving(Seat& seat) {
   co_return true;
 }
 
-// Until it is to leave, or has been unhealthy for too long, or has not registered again. The value means nothing.
+// Below half healthy (settable), checks are less believable than replicas; one replica alone is no majority.
+bool Fleet::in_panic(const Seats& seats, const config::Pool& pool) const {
+  std::uint64_t good = 0;
+  std::uint64_t living = 0;
+  for (const auto& [slot, seat] : seats) {
+    good += seat->now.healthy ? 1 : 0;
+    living += seat->now.healthy || seat->unhealthy_since != base::kNever ? 1 : 0;
+  }
+  return living > 1 && good * 100 < living * pool.health.panic_below_percent;
+}
+
+// Whether one that is unhealthy for long enough may be killed for it. Checks can be wrong, and work counts more: see
+// docs/decisions/0011-who-is-killed-for-bad-health.md.
+bool Fleet::may_replace(const Seat& seat) const {
+  const Seats& seats = pools_.find(seat.now.pool)->second;
+  const auto replacing = std::ranges::count_if(seats, [](const auto& entry) { return entry.second->replacing; });
+  const config::Health& health = seat.pool->health;
+  const std::size_t most = health.max_unavailable_percent ? seats.size() * health.max_unavailable / 100 : health.max_unavailable;
+  if (static_cast<std::size_t>(replacing) >= std::max<std::size_t>(1, most)) return false;
+  const Work work = engine_.work(seat.now.cell);
+  if (work.failures > seat.work_before.failures) return true;
+  return work.in_flight == 0 && !in_panic(seats, *seat.pool);
+}
+
+// When it is to be looked at again; now or earlier: it is to be replaced.
+base::Time Fleet::replacement_due(Seat& seat) {
+  if (seat.ready_since == base::kNever) {
+    return seat.pool->start_timeout == Duration::zero() ? base::kNever : seat.launched + seat.pool->start_timeout;
+  }
+  if (seat.unhealthy_since == base::kNever) return base::kNever;
+  const Work work = engine_.work(seat.now.cell);
+  if (work.good_while_ill != seat.work_before.good_while_ill) {  // it serves, whatever its checks say
+    seat.unhealthy_since = loop_.now();
+    seat.work_before = work;
+  }
+  const base::Time due = seat.unhealthy_since + seat.pool->health.kill_after;
+  if (loop_.now() < due || may_replace(seat)) return due;
+  static constexpr Duration kLookAgain = 100ms;
+  return loop_.now() + kLookAgain;
+}
+
+// Until it is to leave, or to be replaced, or has not registered again. The value means nothing.
 Async<bool> Fleet::until_unwanted(Seat& seat) {
   const bool owned = balance::is_owned(seat.now.origin);
   while (!seat.leaving) {
@@ -214,15 +271,16 @@ Async<bool> Fleet::until_unwanted(Seat& seat) {
       save();
       break;
     }
-    if (owned && seat.unhealthy_since != base::kNever) deadline = seat.unhealthy_since + seat.pool->health.kill_after;
+    if (owned) deadline = std::min(deadline, replacement_due(seat));
     if (owned && loop_.now() >= deadline) break;
     if (owned && seat.ready_since == base::kNever && !seat.said_late) {
-      deadline = seat.launched + seat.pool->ready_timeout;
-      if (loop_.now() >= deadline) {
+      const base::Time late = seat.launched + seat.pool->ready_timeout;
+      if (loop_.now() >= late) {
         base::log::warning("{} (slot {}) is still not ready: nothing good at {} so far", seat.now.name, seat.now.slot, seat.pool->health.path);
         seat.said_late = true;
         continue;
       }
+      deadline = std::min(deadline, late);
     }
     const Code woken = co_await seat.changed.wait(loop_, deadline);
     if (woken == Code::cancelled) break;
@@ -234,7 +292,7 @@ Async<bool> Fleet::until_unwanted(Seat& seat) {
 Async<void> Fleet::drain(Seat& seat, Running& running) {
   co_await await_seen(seat.left_at, base::kNever);  // while no engine is up, a planned step waits
   const base::Time deadline = loop_.now() + seat.pool->drain;
-  while (engine_.in_flight(seat.now.cell) > 0 && loop_.now() < deadline && !stopping_) {
+  while (engine_.work(seat.now.cell).in_flight > 0 && loop_.now() < deadline && !stopping_) {
     const auto ended = co_await running.wait(loop_.now() + 5ms);
     if (ended) co_return;
   }
@@ -288,11 +346,28 @@ void Fleet::health(const link::Health& report) {
   if (found == pool->second.end() || found->second->now.epoch != report.epoch) return;
   Seat& seat = *found->second;
   if (report.ready && seat.ready_since == base::kNever) seat.ready_since = loop_.now();
-  if (report.ready) seat.unhealthy_since = base::kNever;
-  if (!report.ready && seat.now.healthy) seat.unhealthy_since = loop_.now();
+  if (report.ready) {
+    seat.unhealthy_since = base::kNever;
+    seat.replacing = false;
+  } else if (seat.now.healthy) {
+    seat.unhealthy_since = loop_.now();
+    seat.work_before = engine_.work(seat.now.cell);
+  }
   seat.now.healthy = report.ready;
   seat.changed.notify();
   news_.notify();
+}
+
+// The next one counts from nothing, and has its own opinion.
+void Fleet::engine_lost() {
+  seen_ = 0;
+  for (const auto& [name, seats] : pools_) {
+    for (const auto& [slot, seat] : seats) {
+      if (seat->unhealthy_since == base::kNever) continue;
+      seat->unhealthy_since = loop_.now();
+      seat->work_before = {};
+    }
+  }
 }
 
 void Fleet::seen(std::uint64_t generation) {
@@ -311,7 +386,7 @@ link::Snapshot Fleet::snapshot() const {
 
 // --- everything together ---
 
-void Fleet::save() {
+Desired Fleet::desired() const {
   Desired desired;
   for (const auto& [name, seats] : pools_) {
     const config::Pool* pool = config_.find_pool(name);
@@ -321,10 +396,45 @@ void Fleet::save() {
     for (const auto& [slot, seat] : seats) {
       const std::string server = balance::is_owned(seat->now.origin) ? "" : base::to_string(seat->server);
       const auto ttl_ms = static_cast<std::uint64_t>(seat->ttl / 1ms);
-      if (!seat->pending) to.slots.push_back({slot, seat->now.epoch, seat->now.name, seat->now.origin, server, ttl_ms});
+      if (!seat->pending && !seat->removing) to.slots.push_back({slot, seat->now.epoch, seat->now.name, seat->now.origin, server, ttl_ms});
     }
   }
-  state_.save(desired);
+  return desired;
+}
+
+void Fleet::save() {
+  ++changes_;
+  change_.notify();
+}
+
+// Awaits that what is desired now is on the disk. False: it could not be written.
+Async<bool> Fleet::saved() {
+  const std::uint64_t mine = ++changes_;
+  change_.notify();
+  while (changes_written_ < mine) {
+    const Code woken = co_await written_.wait(loop_);
+    if (woken == Code::cancelled) co_return false;
+  }
+  co_return !write_failed_;
+}
+
+// Off the loop's thread, since a disk may take its time.
+Async<void> Fleet::keep_saving() {
+  while (true) {
+    while (changes_written_ == changes_) {
+      const Code woken = co_await change_.wait(loop_);
+      if (woken == Code::cancelled) co_return;
+    }
+    const std::uint64_t upto = changes_;
+    const std::string text = StateFile::text_of(desired());
+    bool good = false;
+    auto writing = loop_.background([&] { good = state_.save(text); });
+    const bool begun = co_await writing;
+    if (!begun) co_return;
+    write_failed_ = !good;
+    changes_written_ = upto;
+    written_.notify();
+  }
 }
 
 // Of the processes that run now.
@@ -351,6 +461,9 @@ Async<void> Fleet::stop() {
   news_.notify();
   // Not cancelled: each fiber sees its process to the end.
   co_await scope_.join();
+  saving_.cancel();
+  co_await saving_.join();
+  if (changes_written_ != changes_) state_.save(StateFile::text_of(desired()));
 }
 
 }  // namespace ringmaster::supervise

@@ -18,24 +18,34 @@
 #include "config/config.h"
 #include "io/turns.h"
 #include "link/messages.h"
+#include "supervise/line_budget.h"
 #include "supervise/output_log.h"
 #include "supervise/runtime.h"
 #include "supervise/state_file.h"
 
 namespace ringmaster::supervise {
 
+// What a replica has done and does, as the counters tell.
+struct Work {
+  std::uint32_t in_flight = 0;
+  std::uint64_t failures = 0;            // no usable answer
+  std::uint32_t good_while_ill = 0;  // good answers while its checks failed
+};
+
 class Fleet {
  public:
   // How the fleet reaches the engine, if there is one.
   struct Engine {
     std::function<void(std::uint64_t generation, const link::ReplicaState&)> changed;
-    std::function<std::uint32_t(std::uint32_t cell)> in_flight;  // over all live engines
+    std::function<Work(std::uint32_t cell)> work;  // of the engine that lives; nothing while there is none
   };
 
   Fleet(io::Loop& loop, const config::Config& config, Runtimes runtimes, StateFile& state, Engine engine);
   ~Fleet();
 
-  // Seats everybody: as configured, or as the last master left it.
+  // Seats everybody: as configured, or as the last master left it. Nothing is started yet.
+  void seat_all(const Desired& saved);
+  // Starts who was seated. After it the fleet lives until stop().
   void start();
 
   // The two changes of membership, one at a time; others wait their turn. The outcome's detail is for the caller; what
@@ -44,8 +54,8 @@ class Fleet {
   io::Async<link::Outcome> remove(std::string pool, std::int64_t count, std::vector<std::string> names);
 
   // Servers that run without us. What registers again, or moves to another address under its name, is the same server.
-  link::Outcome server_up(const link::Command& command);
-  link::Outcome server_down(const link::Command& command);
+  io::Async<link::Outcome> server_up(link::Command command);
+  io::Async<link::Outcome> server_down(link::Command command);
   // Those of the configuration's entry `listed` are now at these addresses.
   void set_servers(const config::Pool& pool, const std::string& listed, const std::vector<base::Endpoint>& endpoints);
 
@@ -55,7 +65,7 @@ class Fleet {
   // From the engine.
   void health(const link::Health& report);
   void seen(std::uint64_t generation);
-  void engine_lost() { seen_ = 0; }
+  void engine_lost();
 
   link::Snapshot snapshot() const;
 
@@ -75,12 +85,16 @@ class Fleet {
     io::Signal changed;         // health, or leaving
     base::Time ready_since = base::kNever;
     base::Time unhealthy_since = base::kNever;
+    Work work_before;        // when it became unhealthy
+    bool replacing = false;  // killed for being unhealthy, and its successor is not ready yet
     unsigned early_deaths = 0;
     base::Duration back_off{};
     bool ran = false;         // in this epoch
     bool name_taken = false;  // by somebody else, outside of the pool
     std::string complaint;    // why it could not be started, as last logged
+    bool removing = false;    // chosen to be removed, as soon as that is saved
     std::shared_ptr<OutputLog> output = std::make_shared<OutputLog>();
+    std::shared_ptr<LineBudget> lines;  // of its output
     // Of servers that run without us:
     base::Endpoint server;
     std::string listed;  // the configuration's entry that it comes from; empty: it has registered
@@ -123,13 +137,20 @@ class Fleet {
     std::string name;  // as asked for; a death gives the seat another
   };
   io::Async<std::string> await_ready(const std::vector<Added>& added, base::Duration time_max);
+  link::Outcome register_server(const link::Command& command);
   link::Outcome refuse(base::Code code, std::string detail) const;
   link::Outcome done(const Seats& seats) const;
   base::Result<void> check_names(const config::Pool& pool, const Seats& seats, const std::vector<std::string>& names, bool must_exist) const;
   std::string free_name(const Seats& seats);
   void announce(Seat& seat, link::State state);
   void leave(const SeatPtr& seat);
+  bool in_panic(const Seats& seats, const config::Pool& pool) const;
+  bool may_replace(const Seat& seat) const;
+  base::Time replacement_due(Seat& seat);
+  Desired desired() const;
   void save();
+  io::Async<bool> saved();
+  io::Async<void> keep_saving();
   void save_children();
   std::uint32_t take_cell();
 
@@ -152,7 +173,14 @@ class Fleet {
   io::Signal news_;         // a generation was seen, or a seat became ready
   io::Turns turns_;         // of add() and remove()
   bool stopping_ = false;
+  // Changes of the desired set, counted; one write has all that have gathered while the last one ran.
+  std::uint64_t changes_ = 0;
+  std::uint64_t changes_written_ = 0;
+  bool write_failed_ = false;
+  io::Signal change_;
+  io::Signal written_;
   io::Scope scope_;
+  io::Scope saving_;
 };
 
 }  // namespace ringmaster::supervise

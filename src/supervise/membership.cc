@@ -110,12 +110,17 @@ Result<void> Fleet::has_room(const config::Pool& pool, std::size_t more) const {
   if (more > pool.replicas_max || seats.size() + more > pool.replicas_max) {
     return base::fail(Code::too_large, "there can be at most " + std::to_string(pool.replicas_max) + " servers; there are " + std::to_string(seats.size()));
   }
+  if (static_cast<std::size_t>(std::ranges::count(cells_, false)) < more) {
+    return base::fail(Code::too_large, "too many servers are still draining: try again when they have ended");
+  }
   if (!pool.fits_ring(slots_after(seats, more))) {
     return base::fail(Code::too_large, std::to_string(seats.size() + more) + " servers with " + std::to_string(pool.ring.virtual_servers) +
                                            " virtual servers each do not fit the ring of " + std::to_string(pool.ring.slots) + " slots");
   }
   return {};
 }
+
+static constexpr auto kNotSaved = "the change could not be saved, and was not made: see the log";
 
 Async<Outcome> Fleet::add(std::string pool_name, std::int64_t count, std::vector<std::string> names) {
   const config::Pool* pool = config_.find_pool(pool_name);
@@ -131,6 +136,8 @@ Async<Outcome> Fleet::add(std::string pool_name, std::int64_t count, std::vector
   }
   if (const auto checked = check_names(*pool, seats, names, false); !checked) co_return refuse(checked.error().code, checked.error().detail);
 
+  const bool writable = co_await saved();  // before anything is started for nothing
+  if (!writable) co_return refuse(Code::disk_full, kNotSaved);
   std::vector<Added> added;
   for (std::uint32_t slot = 1; added.size() < static_cast<std::size_t>(count); ++slot) {
     if (seats.contains(slot)) continue;
@@ -140,13 +147,16 @@ Async<Outcome> Fleet::add(std::string pool_name, std::int64_t count, std::vector
     scope_.spawn(keep(added.back().seat));
   }
   const std::string missing = co_await await_ready(added, pool->ready_timeout);
-  for (const Added& one : added) {
-    one.seat->pending = false;
-    if (!missing.empty()) leave(one.seat);
+  for (const Added& one : added) one.seat->pending = !missing.empty();
+  bool committed = false;
+  if (missing.empty()) committed = co_await saved();
+  if (!committed) {
+    for (const Added& one : added) leave(one.seat);
+    save();
   }
-  save();
   co_await await_seen(generation_, loop_.now() + 1s);
-  if (missing.empty()) co_return done(seats);
+  if (committed) co_return done(seats);
+  if (missing.empty()) co_return refuse(Code::disk_full, kNotSaved);
   co_return refuse(Code::timeout, std::to_string(count) + " servers were to be added, but did not become ready: " + missing);
 }
 
@@ -176,8 +186,16 @@ Async<Outcome> Fleet::remove(std::string pool_name, std::int64_t count, std::vec
     named.push_back(*chosen);
     others.erase(chosen);
   }
-  for (const SeatPtr& seat : named) leave(seat);
-  save();
+  for (const SeatPtr& seat : named) seat->removing = true;
+  const bool committed = co_await saved();
+  for (const SeatPtr& seat : named) {
+    seat->removing = false;
+    if (committed && !seat->leaving) leave(seat);
+  }
+  if (!committed) {
+    save();
+    co_return refuse(Code::disk_full, kNotSaved);
+  }
   co_await await_seen(generation_, loop_.now() + 1s);
   co_return done(seats);
 }

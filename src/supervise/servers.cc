@@ -46,7 +46,15 @@ void Fleet::renew(Seat& seat, base::Duration ttl) {
   seat.changed.notify();
 }
 
-Outcome Fleet::server_up(const link::Command& command) {
+// A disk that is full keeps nobody out: whoever registers does so again after a restart, if need be.
+io::Async<Outcome> Fleet::server_up(link::Command command) {
+  const std::uint64_t before = changes_;
+  Outcome outcome = register_server(command);
+  if (changes_ != before) co_await saved();
+  co_return outcome;
+}
+
+Outcome Fleet::register_server(const link::Command& command) {
   const config::Pool* pool = config_.find_pool(command.pool);
   if (pool == nullptr || !pool->registration.allowed) return refuse(Code::not_found, "servers do not register with pool '" + command.pool + "'");
   if (stopping_) return refuse(Code::unavailable, "Ringmaster is stopping");
@@ -68,6 +76,16 @@ Outcome Fleet::server_up(const link::Command& command) {
   if (namesake != nullptr && (namesake->now.origin != Origin::registered || namesake->now.healthy)) {
     return refuse(Code::exists, "the name '" + name + "' belongs to another server, which is well");
   }
+  if (known == nullptr && pool->registration.token.empty()) {
+    const auto is_neighbour = [&](const auto& entry) {
+      const Seat& seat = *entry.second;
+      return seat.now.origin == Origin::registered && seat.server.family == command.endpoint.family && seat.server.address == command.endpoint.address;
+    };
+    const auto neighbours = std::ranges::count_if(seats, is_neighbour) - (namesake != nullptr && is_neighbour(std::pair(0, namesake)) ? 1 : 0);
+    if (neighbours >= pool->registration.per_peer_max) {
+      return refuse(Code::too_large, "there are " + std::to_string(neighbours) + " servers at that address already; a token would lift the limit (per_peer_max)");
+    }
+  }
   if (namesake == nullptr && known == nullptr) {
     if (const auto room = has_room(*pool, 1); !room) return refuse(room.error().code, room.error().detail);
   }
@@ -82,16 +100,16 @@ Outcome Fleet::server_up(const link::Command& command) {
   return done(seats);
 }
 
-Outcome Fleet::server_down(const link::Command& command) {
+io::Async<Outcome> Fleet::server_down(link::Command command) {
   const auto pool = pools_.find(command.pool);
-  if (pool == pools_.end()) return refuse(Code::not_found, "there is no pool '" + command.pool + "'");
+  if (pool == pools_.end()) co_return refuse(Code::not_found, "there is no pool '" + command.pool + "'");
   for (const auto& [slot, seat] : pool->second) {
     if (seat->now.origin != Origin::registered || seat->server != command.endpoint) continue;
     leave(SeatPtr(seat));
-    save();
-    return done(pool->second);
+    co_await saved();
+    co_return done(pool->second);
   }
-  return refuse(Code::not_found, "no server has registered from " + base::to_string(command.endpoint));
+  co_return refuse(Code::not_found, "no server has registered from " + base::to_string(command.endpoint));
 }
 
 void Fleet::set_servers(const config::Pool& pool, const std::string& listed, const std::vector<Endpoint>& endpoints) {

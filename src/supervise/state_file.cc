@@ -47,23 +47,22 @@ static Desired read_desired(const std::string& text) {
   return desired;
 }
 
-Desired StateFile::load() {
+Result<Desired> StateFile::load() {
   const std::string path = directory_ + "/desired.json";
   const auto text = system_->read_file(path);
-  if (!text) {
-    if (text.error().code != Code::not_found) base::log::error("{}: starting as configured", base::describe(text.error()));
-    return {};
-  }
+  if (!text && text.error().code == Code::not_found) return Desired{};
+  if (!text) return base::fail(text.error().code, "the set of replicas cannot be read, and is not overwritten: " + base::describe(text.error()));
   try {
     return read_desired(*text);
   } catch (const json::exception& error) {  // the JSON library's; it does not leave this function
     const auto kept = system_->replace_file(path + ".damaged", *text, false);
-    base::log::error("{} is damaged ({}); starting as configured{}", path, error.what(), kept ? ", the file is kept as desired.json.damaged" : "");
-    return {};
+    if (!kept) return base::fail(Code::invalid, path + " is damaged, and cannot be set aside: " + base::describe(kept.error()));
+    base::log::error("{} is damaged ({}); starting as configured, the file is kept as desired.json.damaged", path, error.what());
+    return Desired{};
   }
 }
 
-bool StateFile::save(const Desired& desired) {
+std::string StateFile::text_of(const Desired& desired) {
   json pools = json::object();
   for (const auto& [name, pool] : desired) {
     json slots = json::array();
@@ -74,7 +73,11 @@ bool StateFile::save(const Desired& desired) {
     }
     pools[name] = {{"configured", pool.configured}, {"containers", pool.containers}, {"slots", slots}};
   }
-  const auto saved = system_->replace_file(directory_ + "/desired.json", json({{"pools", pools}}).dump(1) + "\n", true);
+  return json({{"pools", pools}}).dump(1) + "\n";
+}
+
+bool StateFile::save(const std::string& text) {
+  const auto saved = system_->replace_file(directory_ + "/desired.json", text, true);
   if (!saved && !failing_)
     base::log::error("the set of replicas could not be saved, and will be forgotten at the next start: {}", base::describe(saved.error()));
   if (saved && failing_) base::log::info("the set of replicas is saved again");

@@ -37,10 +37,13 @@ class StateFile {
   // Makes the directory and takes the lock. Errors: another master has it; it cannot be written.
   static base::Result<StateFile> open(io::System& system, const std::string& directory);
 
-  // Empty when there is none, or when it cannot be read (which is logged, and the file set aside).
-  Desired load();
-  // False, after one line in the log, when it could not be written: the disk is full, say. What runs goes on.
-  bool save(const Desired& desired);
+  // Empty when there is none, or when it is damaged (which is logged, and the file set aside). Error: it is there, but cannot be
+  // read; whoever went on would overwrite it.
+  base::Result<Desired> load();
+  static std::string text_of(const Desired& desired);
+  // False, after one line in the log, when it could not be written: the disk is full, say. What runs goes on. Any thread, one at
+  // a time.
+  bool save(const std::string& text);
 
   void save_children(const std::vector<std::int64_t>& pids);
   // Ends what an earlier master left running, with what those had started. Returns how many were looked for.

@@ -44,7 +44,8 @@ void ConnectionPool::put(std::unique_ptr<ClientConnection> connection) {
   idle_.push_back(std::move(connection));
 }
 
-void ResponseReader::begin(io::Stream& stream, http::Method method) {
+void ResponseReader::begin(io::Stream& stream, http::Method method, const http::HeadLimits& limits) {
+  parser_.set_limits(limits);
   stream_ = &stream;
   method_ = method;
   in_.clear();

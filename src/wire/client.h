@@ -64,7 +64,7 @@ class ConnectionPool {
 class ResponseReader {
  public:
   // Prepares for the response to a `method` request on `stream`.
-  void begin(io::Stream& stream, http::Method method);
+  void begin(io::Stream& stream, http::Method method, const http::HeadLimits& limits = {});
 
   // Awaits the next head: a 1xx, after which it is called again, or the final one. Errors: timeout; invalid, with the
   // reason; closed, when the server ended without a byte of this head; reset.

@@ -37,6 +37,18 @@ class ServerConnection final : public io::Wait, public base::Link<Server::Tag> {
     static_cast<base::Link<Server::Tag>*>(this)->unlink();
   }
 
+  // While parked, when the server drains.
+  void drain() {
+    if (served_) {
+      cancel();
+    } else if (waiting()) {
+      abandon();
+      static constexpr Duration kToAsk = std::chrono::seconds(1);
+      begin(loop().now() + kToAsk);
+      stream_.watch().reader = this;
+    }
+  }
+
   const Endpoint& connected_from() const { return stream_.peer(); }
 
   void done() override {
@@ -145,7 +157,8 @@ class ServerConnection final : public io::Wait, public base::Link<Server::Tag> {
   }
 
   Async<void> refuse(Workspace& workspace, unsigned status, std::string_view why) {
-    ++server_.rejected_;
+    ++server_.rejected_[status];
+    server_.handler_.refused({status, why, peer_});
     std::string& out = workspace.out;
     out.clear();
     const auto [content_type, body] = server_.handler_.error_page(status, why);
@@ -202,7 +215,7 @@ void Server::listen(io::Handle listening) {
 
 // One line a second tells enough of a flood.
 void Server::warn_of_header(std::string_view peer, std::string_view why) {
-  ++rejected_;
+  ++rejected_[0];
   if (loop_.now() - warned_at_ < std::chrono::seconds(1)) return;
   warned_at_ = loop_.now();
   base::log::warning("{}: closed: {}", peer, why);
@@ -288,10 +301,11 @@ void Server::remove(ServerConnection& connection) {
 }
 
 Async<void> Server::stop(Time deadline) {
+  for (const auto& listener : listeners_) listener->close([this](io::Stream stream) { accept(std::move(stream)); });
   draining_ = true;
   newcomer_.close();
-  for (const auto& listener : listeners_) listener->pause();
-  parked_.for_each([](ServerConnection& connection) { connection.cancel(); });
+  // Those that are idle end; one that has just come, and has not asked yet, is heard first.
+  parked_.for_each([](ServerConnection& connection) { connection.drain(); });
   while (count_ > 0) {
     const Code outcome = co_await emptied_.wait(loop_, deadline);
     if (outcome != Code::ok) break;

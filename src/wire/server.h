@@ -26,6 +26,14 @@ class Handler {
     std::string body;
   };
   virtual ErrorPage error_page(unsigned status, std::string_view why) const;
+
+  // A request that was refused before there was an exchange: it is no proper HTTP, or came too slowly. For logs and metrics.
+  struct Refused {
+    unsigned status;
+    std::string_view why;
+    const Endpoint& peer;
+  };
+  virtual void refused(const Refused&) {}
 };
 
 // Replies with the handler's error page.
@@ -50,7 +58,7 @@ class Server {
   // What there was, for metrics: connections accepted, refused for their address, and requests that were no proper HTTP.
   std::uint64_t accepted() const { return accepted_; }
   std::uint64_t refused() const { return refused_; }
-  std::uint64_t rejected() const { return rejected_; }
+  const std::map<unsigned, std::uint64_t>& rejected() const { return rejected_; }  // by status; 0: closed without an answer
 
  private:
   friend class ServerConnection;
@@ -74,7 +82,7 @@ class Server {
   std::size_t count_ = 0;
   std::uint64_t accepted_ = 0;
   std::uint64_t refused_ = 0;
-  std::uint64_t rejected_ = 0;
+  std::map<unsigned, std::uint64_t> rejected_;
   Time warned_at_{};
   std::map<std::array<std::uint8_t, 16>, unsigned> per_address_;  // if they are limited
   bool draining_ = false;

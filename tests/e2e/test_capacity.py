@@ -14,7 +14,7 @@ def busy(ringmaster):
 
 
 def test_a_full_pool_queues_then_refuses_and_says_when_to_come_again(start):
-    ringmaster = start(config(ONE, replicas=2))
+    ringmaster = start(config(ONE, listener="error_detail = true\n", replicas=2))
     address = ringmaster.traffic[0]
     working = [Background(address, "/slow/any/1500") for _ in range(2)]
     until(lambda: busy(ringmaster) == 2)
@@ -65,7 +65,7 @@ def test_a_client_that_hangs_up_leaves_the_queue(start):
 
 
 def test_who_waits_too_long_is_told_so(start):
-    ringmaster = start(config(ONE.replace("20s", "200ms"), replicas=1))
+    ringmaster = start(config(ONE.replace("20s", "200ms"), listener="error_detail = true\n", replicas=1))
     working = Background(ringmaster.traffic[0], "/slow/any/1500")
     until(lambda: busy(ringmaster) == 1)
     began = time.monotonic()

@@ -402,3 +402,154 @@ def test_13_what_a_client_asked_for_in_vain_ejects_nobody(start, status):
     assert not any(replica["ejected"] for replica in ringmaster.replicas())
     assert {field(ringmaster.get("/echo"), "X-Replica") for _ in range(12)} == {"A", "B", "C"}
     assert "eject" not in ringmaster.log
+
+
+# --- 14: refusals are seen, and tell nothing of the inside ---
+
+REFUSED = {
+    400: b"GET / HTTP/1.1\r\nHost: x\r\nNo Field\r\n\r\n",
+    405: b"TRACE / HTTP/1.1\r\nHost: x\r\n\r\n",
+    413: post(b"/upload", b"x" * 1001),
+    431: b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"x" * 20_000 + b"\r\n\r\n",
+}
+
+
+def test_14_refused_requests_are_in_the_access_log_and_in_the_metrics(start, directory):
+    log = pathlib.Path(directory) / "access.log"
+    pool = config(listener="body_bytes_max = 1000\n", replicas=1)
+    ringmaster = start(f'[access_log]\nformat = "json"\npath = "{log}"\n' + pool)
+    assert ringmaster.get("/echo").status == 200
+    for status, request in REFUSED.items():
+        with Client(ringmaster.traffic[0]) as client:
+            client.send(request)
+            assert client.answer().status == status
+
+    def lines():
+        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    try:
+        until(lambda: len(lines()) >= 5, 5)
+    finally:
+        assert sorted(line["status"] for line in lines()) == sorted([200, *REFUSED])
+    reasons = {line["status"]: line.get("reason") for line in lines()}
+    assert all(isinstance(reasons[status], str) and reasons[status] for status in REFUSED), reasons
+    assert not reasons[200], reasons
+    metrics = call(ringmaster.admin, "GET", "/metrics").text
+    counted = [line for line in metrics.splitlines() if re.search(r'rejected.*\{.*(status|reason)="', line)]
+    # A body over its limit is refused by a listener or a route, and may be counted elsewhere.
+    assert sum(float(line.rsplit(" ", 1)[1]) for line in counted) >= 3, counted
+
+
+def inner_names(text):
+    return text.replace('names = ["A", "B", "C", "D"]', 'names = ["inner-one"]')
+
+
+def test_14_an_error_tells_clients_nothing_of_the_inside(start):
+    ringmaster = start(inner_names(recorder()))
+    port = ringmaster.replicas()[0]["endpoint"].rsplit(":", 1)[1]
+    answer = ringmaster.call("POST", "/close")
+    assert answer.status == 502 and answer.body
+    assert "inner-one" not in answer.text and "127.0.0.1" not in answer.text and port not in answer.text, answer.text
+
+
+def test_14_what_an_error_tells_is_the_listeners_choice(start):
+    more = """
+[[listener]]
+address = "127.0.0.1:0"
+pool = "web"
+error_detail = true
+[[listener]]
+address = "127.0.0.1:0"
+pool = "web"
+error_pages = { "502" = "<h1>sorry</h1>" }
+"""
+    ringmaster = start(inner_names(recorder(rest=more)))
+    plain, detailed, page = [ringmaster.call("POST", "/close", listener=listener) for listener in range(3)]
+    assert plain.status == detailed.status == page.status == 502
+    assert "inner-one" not in plain.text and "inner-one" in detailed.text, (plain.text, detailed.text)
+    assert page.text == "<h1>sorry</h1>" and field(page, "Content-Type") == "text/html; charset=utf-8"
+
+
+# --- 15: what some need and most do not ---
+
+@pytest.mark.skipif(not pathlib.Path("/proc/net/if_inet6").exists(), reason="no IPv6 here")
+def test_15_one_listener_takes_both_families_and_names_clients_plainly(start):
+    ringmaster = start(config(listener="dual_stack = true\n", replicas=1).replace("127.0.0.1:0", "[::]:0", 1))
+    port = ringmaster.traffic[0][1]
+    for address in ("127.0.0.1", "::1"):
+        answer = call((address, port), "GET", "/echo")
+        seen = {name.lower(): value for name, value in answer.json["headers"]}
+        assert answer.status == 200 and seen["x-forwarded-for"] == address, "not ::ffff:127.0.0.1"
+
+
+def test_15_unusual_answers_are_refused(start):
+    ringmaster = start(recorder())
+    for path in ("/status/600", "/status/999", "/fields/120"):
+        assert ringmaster.get(path).status == 502, path
+    assert ringmaster.get("/status/599").status == 599 and ringmaster.get("/fields/90").status == 200
+
+
+def test_15_unusual_answers_pass_if_the_pool_says_so(start):
+    ringmaster = start(recorder(pool="status_max = 999\nfields_max = 200\n"))
+    for status in (600, 999):
+        answer = ringmaster.get(f"/status/{status}")
+        assert (answer.status, answer.text) == (status, "ok")
+    with Client(ringmaster.traffic[0]) as client:  # http.client takes no more than a hundred fields
+        client.send(b"GET /fields/120 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        received = client.file.read()
+    assert received.startswith(b"HTTP/1.1 200 ") and received.endswith(b"\r\n\r\nok")
+    assert all(b"\r\nX-%d: %d\r\n" % (i, i) in received for i in range(118))
+    assert ringmaster.get("/fields/300").status == 502
+    assert ringmaster.get("/after").status == 200
+
+
+PATHS = """
+[[route]]
+name = "closed"
+prefix = "/private"
+status = 403
+body = "no"
+[[route]]
+name = "strict"
+prefix = "/strict"
+pool = "web"
+paths = "strict"
+[[route]]
+name = "normal"
+prefix = "/normal"
+pool = "web"
+paths = "normal"
+[[route]]
+name = "raw"
+prefix = "/raw"
+pool = "web"
+paths = "raw"
+"""
+
+
+def test_15_a_route_says_how_paths_are_read(start):
+    ringmaster = start(recorder(rest=PATHS))
+
+    def seen(path):
+        """What the replica got, or the status of a refusal."""
+        answer = ringmaster.get(path)
+        return answer.text.removeprefix("GET ") if answer.status == 200 else answer.status
+
+    # By default, and by name.
+    for prefix in ("", "/normal"):
+        assert seen(prefix + "/a%2fb//./c%7e?x=%7e") == prefix + "/a%2Fb/c~?x=%7e"
+    # Strict: what two readers could read in two ways is refused, and so is what is not in normal form.
+    for path in ("", "/", "/a/b.c;d=1?x=%2F//..;", "/a%20b%C3%A9", "/.well-known/..a/b.."):
+        assert seen("/strict" + path) == "/strict" + path
+    for path in ("/a%2Fb", "/a%2fb", "/a%5Cb", "/a%5cb", "/a/..;/b", "/a..;x", "//a", "/a//b",
+                 "/./a", "/a/../b", "/a/..", "/%61", "/a%c3%a9", "/a%2e%2e/b"):
+        assert seen("/strict" + path) == 400, path
+    for path in ("/x/../strict/a", "//strict/a", "/%73trict/a", "/./strict/a"):
+        assert seen(path) == 400, "its normal form is a strict route's"
+    # Raw: what came is what is matched and sent …
+    for path in ("/raw/a%2Fb//c%7e", "/raw/a%5cb/./c?x=%7e//y", "/raw/a/../b", "/raw//", "/raw/%61"):
+        assert seen(path) == path
+    # … but no way round another route.
+    for path in ("/raw/../private/x", "/raw/%2e%2e/private/x", "/raw/..//strict/x", "/raw/a/../../private"):
+        assert seen(path) == 400, path
+    assert seen("/private/x") == 403
+    assert not any("private" in target for _, target, _ in recorded(ringmaster))

@@ -273,13 +273,14 @@ def test_the_token_is_asked_for(start, server):
 
 
 def test_ten_thousand_registrations_fill_the_pool_and_no_more(start, server):
-    ringmaster = start(S4.replace("[pool.web]\n", "[pool.web]\nreplicas_max = 20\n", 1))
+    ringmaster = start(S4.replace("[pool.web]\n", "[pool.web]\nreplicas_max = 20\n", 1).replace("register]\n", 'register]\ntoken = "0123456789abcdef"\n'))
+    known = {"Authorization": "Bearer 0123456789abcdef"}
     good = server()
-    up(ringmaster, good.url, name="good")
-    statuses = [up(ringmaster, f"http://127.1.{i // 250}.{i % 250 + 1}:9").status for i in range(int(10000 if SLOW == 1 else 500))]
+    up(ringmaster, good.url, known, name="good")
+    statuses = [up(ringmaster, f"http://127.1.{i // 250}.{i % 250 + 1}:9", known).status for i in range(int(10000 if SLOW == 1 else 500))]
     assert statuses.count(200) == 19 and set(statuses) == {200, 409}
-    refused(up(ringmaster, "http://127.9.9.9:9"), 409, "at most 20 servers")
-    assert up(ringmaster, good.url, name="good").status == 200  # who is in may say so again
+    refused(up(ringmaster, "http://127.9.9.9:9", known), 409, "at most 20 servers")
+    assert up(ringmaster, good.url, known, name="good").status == 200  # who is in may say so again
     until(lambda: active(ringmaster) == ["good"])
     assert all(ringmaster.get("/home").status == 200 for _ in range(20))
     assert len(ringmaster.replicas()) == 20

@@ -40,7 +40,8 @@ class FleetProgram final : public io::SimProgram {
                    fleet.health({r.pool, r.slot, r.epoch, true});
                  }
                },
-               [](std::uint32_t) { return 0U; }}) {
+               [](std::uint32_t) { return supervise::Work{}; }}) {
+    fleet.seat_all(*state.load());
     fleet.start();
   }
   void kill() override { loop.root().spawn(end()); }
