@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "admin/change_request.h"
+#include "admin/guard.h"
 #include "admin/metrics.h"
 #include "admin/openapi.h"
 #include "admin/task_request.h"
@@ -23,7 +24,7 @@ using Act = link::Command::Act;
 static std::string dump(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace) + "\n"; }
 
 ApiV1::ApiV1(const config::Config& config, const proxy::Registry& registry, Operations& operations, dispatch::Dispatcher* dispatcher, Collect collect,
-             std::function<std::uint64_t()> dropped_log_bytes, About about)
+             std::function<std::uint64_t()> dropped_log_bytes, About about, Tokens tokens)
     : config_(config),
       registry_(registry),
       operations_(operations),
@@ -31,24 +32,44 @@ ApiV1::ApiV1(const config::Config& config, const proxy::Registry& registry, Oper
       tasks_(config, dispatcher, *this),
       collect_(std::move(collect)),
       dropped_log_bytes_(std::move(dropped_log_bytes)),
-      about_(std::move(about)) {}
+      about_(std::move(about)),
+      tokens_(std::move(tokens)) {}
 
 wire::Handler::ErrorPage ApiV1::error_page(unsigned status, std::string_view why) const {
   return {"application/problem+json", dump({{"type", "about:blank"}, {"title", http::reason_phrase(status)}, {"status", status}, {"detail", why}})};
 }
 
-static bool is_local_host(std::string_view authority) {
-  const std::string_view host = http::host_of(authority);
-  return host == "127.0.0.1" || host == "localhost" || host == "[::1]";
+// Answers those who may not, and says whether the others may go on.
+Async<bool> ApiV1::may_pass(wire::Exchange& exchange) {
+  const http::RequestHead& head = exchange.request();
+  const bool reading = head.method == Method::get || head.method == Method::head;
+  if (exchange.path() == "/healthz" || exchange.path() == "/readyz") co_return true;
+  if (tokens_.write.empty()) {
+    if (is_local_host(head.authority)) co_return true;
+    co_await wire::reply_error(exchange, *this, 403, "the Host must be localhost, 127.0.0.1 or [::1]");
+    co_return false;
+  }
+  if (shows_token(exchange, tokens_.write)) co_return true;
+  const bool reader = shows_token(exchange, tokens_.read);
+  if (reader && reading) co_return true;
+  if (!reading) audit(exchange, "", "refused: no token that allows it");
+  if (reader) {
+    co_await wire::reply_error(exchange, *this, 403, "this token may only read");
+  } else {
+    co_await wire::reply_error(exchange, *this, 401, "show the token: Authorization: Bearer TOKEN", "WWW-Authenticate: Bearer\r\n");
+  }
+  co_return false;
 }
 
 Async<void> ApiV1::handle(wire::Exchange& exchange) {
   const http::RequestHead& head = exchange.request();
   if (head.fields.find(http::FieldId::origin) != nullptr) {
     co_await wire::reply_error(exchange, *this, 403, "requests from web pages (with an Origin) are refused");
-  } else if (!is_local_host(head.authority)) {
-    co_await wire::reply_error(exchange, *this, 403, "the Host must be localhost, 127.0.0.1 or [::1]");
-  } else if (TasksApi::takes(exchange.path())) {
+    co_return;
+  }
+  const bool passes = co_await may_pass(exchange);
+  if (!passes) co_return;
+  if (TasksApi::takes(exchange.path())) {
     co_await tasks_.handle(exchange);
   } else if (head.method == Method::get || head.method == Method::head) {
     co_await read(exchange, exchange.path());
@@ -104,11 +125,13 @@ Async<void> ApiV1::metrics(wire::Exchange& exchange) {
 Async<void> ApiV1::write(wire::Exchange& exchange, std::string_view path) {
   static constexpr std::string_view kPool = "/v1/pools/";
   static constexpr std::string_view kReplicas = "/replicas";
+  static constexpr std::string_view kSize = "/size";
   const Method method = exchange.request().method;
   if (path == "/v1/stop" && method == Method::post) {
     link::Command command;
     command.act = Act::stop;
     const link::Outcome outcome = co_await operations_.execute(command);
+    audit(exchange, "", outcome.code == Code::ok ? "done" : "refused: " + outcome.detail);
     const json value = {{"status", outcome.code == Code::ok ? "stopping" : outcome.detail}, {"pid", ::getppid()}};  // the master's
     co_await reply(exchange, value, 202);
   } else if (path.starts_with(kPool) && path.ends_with(kReplicas) && path.size() > kPool.size() + kReplicas.size()) {
@@ -116,6 +139,12 @@ Async<void> ApiV1::write(wire::Exchange& exchange, std::string_view path) {
       co_await change_pool(exchange, path.substr(kPool.size(), path.size() - kPool.size() - kReplicas.size()));
     } else {
       co_await wire::reply_error(exchange, *this, 405, "this takes POST and DELETE", "Allow: POST, DELETE\r\n");
+    }
+  } else if (path.starts_with(kPool) && path.ends_with(kSize) && path.size() > kPool.size() + kSize.size()) {
+    if (method == Method::put) {
+      co_await resize(exchange, path.substr(kPool.size(), path.size() - kPool.size() - kSize.size()));
+    } else {
+      co_await wire::reply_error(exchange, *this, 405, "this takes PUT", "Allow: PUT\r\n");
     }
   } else {
     co_await wire::reply_error(exchange, *this, 404, "there is nothing to do at '" + std::string(path) + "'");
@@ -126,6 +155,7 @@ static unsigned status_of(Code code) {
   switch (code) {
     case Code::not_found: return 404;
     case Code::exists:
+    case Code::conflict:
     case Code::too_large: return 409;
     case Code::timeout: return 504;
     case Code::disk_full: return 507;
@@ -134,31 +164,54 @@ static unsigned status_of(Code code) {
   }
 }
 
-Async<void> ApiV1::change_pool(wire::Exchange& exchange, std::string_view pool_name) {
+// The body of a change. Error: that has been replied.
+Async<base::Result<link::Command>> ApiV1::read_change(wire::Exchange& exchange) {
   const http::Field* type = exchange.request().fields.find(http::FieldId::content_type);
   if (type == nullptr || !type->value.starts_with("application/json")) {
     co_await wire::reply_error(exchange, *this, 415, "the body must be sent as Content-Type: application/json");
-    co_return;
+    co_return base::fail(Code::invalid);
   }
   const auto body = co_await exchange.read_whole_body(kChangeBytesMax);
   if (!body) {
     co_await wire::reply_error(exchange, *this, body.error().code == Code::too_large ? 413 : 400, base::describe(body.error()));
-    co_return;
+    co_return base::fail(Code::invalid);
   }
-  auto command = parse_change(*body, "names");
-  if (!command) {
-    co_await wire::reply_error(exchange, *this, 400, command.error().detail);
-    co_return;
+  // A size may be 0.
+  auto command = exchange.request().method == Method::put ? parse_size(*body) : parse_change(*body, "names");
+  const bool keyed = command && take_key(exchange.request(), *command);
+  if (!command || !keyed) {
+    co_await wire::reply_error(exchange, *this, 400, command ? std::string(kBadKey) : command.error().detail);
+    co_return base::fail(Code::invalid);
   }
-  command->act = exchange.request().method == Method::post ? Act::add : Act::remove;
-  command->pool = pool_name;
-  const link::Outcome outcome = co_await operations_.execute(*command);
+  co_return command;
+}
+
+Async<void> ApiV1::tell(wire::Exchange& exchange, const link::Command& command, const link::Outcome& outcome) {
+  audit(exchange, "n=" + std::to_string(command.count), outcome.code == Code::ok ? "done" : "refused: " + outcome.detail);
   if (outcome.code != Code::ok) {
     co_await wire::reply_error(exchange, *this, status_of(outcome.code), outcome.detail);
     co_return;
   }
-  const json value = {{"pool", pool_name}, {"n", outcome.names.size()}, {"names", outcome.names}};
+  const json value = {{"pool", command.pool}, {"n", outcome.names.size()}, {"names", outcome.names}};
   co_await reply(exchange, value);
+}
+
+Async<void> ApiV1::change_pool(wire::Exchange& exchange, std::string_view pool_name) {
+  auto command = co_await read_change(exchange);
+  if (!command) co_return;
+  command->act = exchange.request().method == Method::post ? Act::add : Act::remove;
+  command->pool = pool_name;
+  const link::Outcome outcome = co_await operations_.execute(*command);
+  co_await tell(exchange, *command, outcome);
+}
+
+Async<void> ApiV1::resize(wire::Exchange& exchange, std::string_view pool_name) {
+  auto command = co_await read_change(exchange);
+  if (!command) co_return;
+  command->act = Act::resize;
+  command->pool = pool_name;
+  const link::Outcome outcome = co_await operations_.execute(*command);
+  co_await tell(exchange, *command, outcome);
 }
 
 // What a replica has written of late.

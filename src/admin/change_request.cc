@@ -28,4 +28,23 @@ base::Result<link::Command> parse_change(std::string_view text, std::string_view
   return command;
 }
 
+base::Result<link::Command> parse_size(std::string_view text) {
+  const json body = json::parse(text, nullptr, false);
+  const auto n = body.is_object() ? body.find("n") : body.end();
+  if (!body.is_object() || body.size() != 1 || n == body.end() || !n->is_number_unsigned()) {
+    return base::fail(Code::invalid, "the body must be {\"n\":N} with a whole number, 0 or more");
+  }
+  link::Command command;
+  command.count = static_cast<std::int64_t>(std::min<std::uint64_t>(n->get<std::uint64_t>(), INT64_MAX));
+  return command;
+}
+
+bool take_key(const http::RequestHead& head, link::Command& command) {
+  static constexpr std::size_t kKeyBytesMax = 200;
+  const http::Field* key = head.fields.find("Idempotency-Key");
+  if (key == nullptr) return true;
+  command.key = key->value;
+  return !command.key.empty() && command.key.size() <= kKeyBytesMax;
+}
+
 }  // namespace ringmaster::admin

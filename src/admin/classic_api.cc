@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "admin/change_request.h"
+#include "admin/guard.h"
 #include "base/log.h"
 
 namespace ringmaster::admin {
@@ -111,6 +112,8 @@ Async<void> ClassicApi::call(wire::Exchange& exchange, std::string_view allowed)
   const http::RequestHead& head = exchange.request();
   if (!may_call(exchange)) {
     co_await wire::reply_error(exchange, *this, 403, "this address may not make changes");
+  } else if (listener_.classic_from.empty() && !is_local_host(head.authority)) {
+    co_await wire::reply_error(exchange, *this, 403, "the Host must be localhost, 127.0.0.1 or [::1]");
   } else if (head.fields.find(http::FieldId::origin) != nullptr) {
     // A web page on another site could make its visitor's browser send this.
     co_await wire::reply_error(exchange, *this, 403, "calls from web pages are refused");
@@ -128,6 +131,7 @@ static unsigned status_of(Code code) {
   switch (code) {
     case Code::timeout: return 500;  // "did not become ready"
     case Code::disk_full: return 507;
+    case Code::conflict: return 409;
     case Code::unavailable:
     case Code::cancelled: return 503;
     default: return 400;
@@ -147,7 +151,12 @@ Async<void> ClassicApi::change(wire::Exchange& exchange, Act act) {
   }
   command->act = act;
   command->pool = listener_.pool;
+  if (!take_key(exchange.request(), *command)) {
+    co_await wire::reply_error(exchange, *this, 400, kBadKey);
+    co_return;
+  }
   const link::Outcome outcome = co_await operations_.execute_from(exchange.loop(), *command);
+  audit(exchange, "n=" + std::to_string(command->count), outcome.code == Code::ok ? "done" : "refused: " + outcome.detail);
   if (outcome.code == Code::ok) {
     co_await exchange.reply(200, kJson, listing(outcome.names));
   } else {

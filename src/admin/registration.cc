@@ -1,10 +1,9 @@
 #include "admin/registration.h"
 
-#include <openssl/crypto.h>
-
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "admin/guard.h"
 #include "base/log.h"
 #include "base/names.h"
 #include "dispatch/task_json.h"
@@ -47,18 +46,12 @@ static unsigned status_of(Code code) {
   }
 }
 
-static bool shows(const wire::Exchange& exchange, const std::string& token) {
-  const http::Field* field = exchange.request().fields.find("authorization");
-  const std::string wanted = "Bearer " + token;
-  return field != nullptr && field->value.size() == wanted.size() && CRYPTO_memcmp(field->value.data(), wanted.data(), wanted.size()) == 0;
-}
-
 Result<void> Registration::may_register(const wire::Exchange& exchange) const {
   if (exchange.request().fields.find(http::FieldId::origin) != nullptr) return base::fail(Code::denied, "calls from web pages are refused");
   if (!base::any_contains(pool_.registration.from, exchange.client())) {
     return base::fail(Code::denied, "servers may not register from " + base::address_text(exchange.client()));
   }
-  if (!pool_.registration.token.empty() && !shows(exchange, pool_.registration.token)) {
+  if (!pool_.registration.token.empty() && !shows_token(exchange, pool_.registration.token)) {
     return base::fail(Code::denied, "the token is missing or wrong: send Authorization: Bearer TOKEN");
   }
   return {};
@@ -163,6 +156,7 @@ Async<void> Registration::announce(wire::Exchange& exchange) {
   command.ttl = announcement->ttl;
   if (!announcement->name.empty()) command.names.push_back(announcement->name);
   const link::Outcome outcome = co_await operations_.execute_from(exchange.loop(), command);
+  audit(exchange, base::to_string(*endpoint), outcome.code == Code::ok ? "done" : "refused: " + outcome.detail);
   if (outcome.code != Code::ok) {
     co_await wire::reply_error(exchange, pages_, status_of(outcome.code), outcome.detail);
     co_return;

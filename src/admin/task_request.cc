@@ -140,8 +140,8 @@ class Members {
   std::string fault_;
 };
 
-Result<void> read_payload(const json* payload, const config::Config& config, task::Spec& spec) {
-  spec.payload = payload == nullptr ? "{}" : payload->dump(-1, ' ', false, json::error_handler_t::replace);
+Result<void> read_payload(const json* payload, std::string_view as_sent, const config::Config& config, task::Spec& spec) {
+  spec.payload = payload == nullptr ? "{}" : as_sent.empty() ? payload->dump(-1, ' ', false, json::error_handler_t::replace) : std::string(as_sent);
   if (spec.payload.size() > config.tasks.payload_bytes_max) {
     return base::fail(
         Code::too_large,
@@ -168,7 +168,7 @@ Result<Millis> number_of(const json& body, const char* name, Millis otherwise, M
   return found->get<Millis>();
 }
 
-Result<Submission> parse_submission(const json& body, const config::Config& config, Millis now) {
+Result<Submission> parse_submission(const json& body, const config::Config& config, Millis now, std::string_view as_sent) {
   if (!body.is_object()) return invalid("a task must be a JSON object such as {\"type\":\"sleep\",\"payload\":{\"seconds\":1}}");
   Members members(body);
   Submission submission;
@@ -200,7 +200,7 @@ Result<Submission> parse_submission(const json& body, const config::Config& conf
   if (submission.now && spec.run_at > now) members.complain("admission", "\"now\" and a later time contradict each other");
   const json* payload = members.find("payload");
   if (const auto finished = members.finish(); !finished) return std::unexpected(finished.error());
-  if (const auto read = read_payload(payload, config, spec); !read) return std::unexpected(read.error());
+  if (const auto read = read_payload(payload, as_sent, config, spec); !read) return std::unexpected(read.error());
   return submission;
 }
 

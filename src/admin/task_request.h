@@ -17,7 +17,8 @@ struct Submission {
 };
 
 // One task, as POST /v1/tasks takes it. Errors: too_large for the payload; invalid for all else, with the member's name.
-base::Result<Submission> parse_submission(const nlohmann::json& body, const config::Config& config, task::Millis now);
+// `payload`: the bytes of its payload, which are kept as they are; empty: as the JSON library writes it.
+base::Result<Submission> parse_submission(const nlohmann::json& body, const config::Config& config, task::Millis now, std::string_view payload = {});
 
 // A member that is a whole number within bounds; `otherwise` if it is not there. Error invalid, with the member's name.
 base::Result<task::Millis> number_of(const nlohmann::json& body, const char* name, task::Millis otherwise, task::Millis least, task::Millis most);

@@ -1,3 +1,4 @@
+#include "admin/json_slice.h"
 #include "admin/tasks_api.h"
 
 #include <fmt/format.h>
@@ -315,7 +316,7 @@ Async<void> TasksApi::list(wire::Exchange& exchange) {
 // --- changing ---
 
 // The body as JSON. Errors have been replied to already.
-Async<Result<json>> TasksApi::read_json(wire::Exchange& exchange, std::size_t bytes_max) {
+Async<Result<TasksApi::Parsed>> TasksApi::read_json(wire::Exchange& exchange, std::size_t bytes_max) {
   const http::Field* type = exchange.request().fields.find(http::FieldId::content_type);
   if (type == nullptr || !type->value.starts_with("application/json")) {
     co_await wire::reply_error(exchange, pages_, 415, "the body must be sent as Content-Type: application/json");
@@ -326,13 +327,14 @@ Async<Result<json>> TasksApi::read_json(wire::Exchange& exchange, std::size_t by
     co_await wire::reply_error(exchange, pages_, body.error().code == Code::too_large ? 413 : 400, base::describe(body.error()));
     co_return base::fail(Code::invalid);
   }
-  json value = dispatch::parse_json(*body);
+  Parsed parsed{dispatch::parse_json(*body), std::move(*body)};
+  const json& value = parsed.value;
   if (value.is_discarded() || !value.is_object()) {
     co_await wire::reply_error(exchange, pages_, 400,
                                value.is_discarded() ? "the body is not JSON, or nested more than 100 deep" : "the body must be a JSON object");
     co_return base::fail(Code::invalid);
   }
-  co_return value;
+  co_return parsed;
 }
 
 Async<void> TasksApi::post(wire::Exchange& exchange, std::string_view path) {
@@ -364,20 +366,20 @@ Async<void> TasksApi::post(wire::Exchange& exchange, std::string_view path) {
   const auto body = co_await read_json(exchange, bytes_max);
   if (!body) co_return;
   if (is_put) {
-    co_await set_queue(exchange, path.substr(kQueues.size() + 1), *body);
+    co_await set_queue(exchange, path.substr(kQueues.size() + 1), body->value);
   } else if (verb == "batch") {
     co_await submit_batch(exchange, *body);
   } else if (verb == "lease") {
-    co_await lease(exchange, *body);
+    co_await lease(exchange, body->value);
   } else if (path.starts_with(kWork)) {
-    co_await report(exchange, verb, *body);
+    co_await report(exchange, verb, body->value);
   } else {
     co_await submit(exchange, *body);
   }
 }
 
-Async<void> TasksApi::submit(wire::Exchange& exchange, const json& body) {
-  auto submission = parse_submission(body, config_, dispatcher_->now());
+Async<void> TasksApi::submit(wire::Exchange& exchange, const Parsed& body) {
+  auto submission = parse_submission(body.value, config_, dispatcher_->now(), slice_member(body.text, "payload"));
   if (!submission) {
     co_await refuse(exchange, submission.error());
     co_return;
@@ -390,7 +392,7 @@ Async<void> TasksApi::submit(wire::Exchange& exchange, const json& body) {
       co_return;
     }
     submission->spec.idempotency_key = key->value;
-    const std::string canonical = dump(body);
+    const std::string canonical = dump(body.value);
     submission->spec.fingerprint = XXH3_64bits(canonical.data(), canonical.size());
   }
   const http::Field* prefer = fields.find("Prefer");
@@ -434,16 +436,20 @@ Async<void> TasksApi::submit_one(Result<Submission> submission, json& answer) {
 }
 
 // All at once, and so in one commit; each has its own answer, in the same order.
-Async<void> TasksApi::submit_batch(wire::Exchange& exchange, const json& body) {
-  const auto tasks = body.find("tasks");
-  if (tasks == body.end() || !tasks->is_array() || tasks->empty() || tasks->size() > kBatchMax || body.size() != 1) {
+Async<void> TasksApi::submit_batch(wire::Exchange& exchange, const Parsed& body) {
+  const auto tasks = body.value.find("tasks");
+  if (tasks == body.value.end() || !tasks->is_array() || tasks->empty() || tasks->size() > kBatchMax || body.value.size() != 1) {
     co_await wire::reply_error(exchange, pages_, 422, "the body must be {\"tasks\":[…]} with 1 to 1000 tasks");
     co_return;
   }
   std::vector<json> answers(tasks->size());
   io::Scope submitting(exchange.loop());
   const Millis now = dispatcher_->now();
-  for (std::size_t i = 0; i < answers.size(); ++i) submitting.spawn(submit_one(parse_submission((*tasks)[i], config_, now), answers[i]));
+  const auto texts = slice_elements(slice_member(body.text, "tasks"));
+  CHECK(texts.size() == answers.size());
+  for (std::size_t i = 0; i < answers.size(); ++i) {
+    submitting.spawn(submit_one(parse_submission((*tasks)[i], config_, now, slice_member(texts[i], "payload")), answers[i]));
+  }
   co_await submitting.join();
   const json value = {{"tasks", answers}};
   co_await reply_json(exchange, 200, value);

@@ -7,7 +7,7 @@
 // src/admin/openapi.json describes all of it. Runs on the engine's control loop.
 #pragma once
 
-#include <nlohmann/json_fwd.hpp>
+#include <nlohmann/json.hpp>
 
 #include "admin/task_request.h"
 #include "dispatch/dispatcher.h"
@@ -26,8 +26,13 @@ class TasksApi {
  private:
   io::Async<void> get(wire::Exchange& exchange, std::string_view path);
   io::Async<void> post(wire::Exchange& exchange, std::string_view path);
-  io::Async<void> submit(wire::Exchange& exchange, const nlohmann::json& body);
-  io::Async<void> submit_batch(wire::Exchange& exchange, const nlohmann::json& body);
+  // A body as values and as bytes.
+  struct Parsed {
+    nlohmann::json value;
+    std::string text;
+  };
+  io::Async<void> submit(wire::Exchange& exchange, const Parsed& body);
+  io::Async<void> submit_batch(wire::Exchange& exchange, const Parsed& body);
   io::Async<void> submit_one(base::Result<Submission> submission, nlohmann::json& answer);
   io::Async<void> list(wire::Exchange& exchange);
   io::Async<void> show_task(wire::Exchange& exchange, std::uint64_t id);
@@ -37,7 +42,7 @@ class TasksApi {
   io::Async<void> set_queue(wire::Exchange& exchange, std::string_view name, const nlohmann::json& body);
   io::Async<void> lease(wire::Exchange& exchange, const nlohmann::json& body);
   io::Async<void> report(wire::Exchange& exchange, std::string_view verb, const nlohmann::json& body);
-  io::Async<base::Result<nlohmann::json>> read_json(wire::Exchange& exchange, std::size_t bytes_max);
+  io::Async<base::Result<Parsed>> read_json(wire::Exchange& exchange, std::size_t bytes_max);
 
   io::Async<bool> wait_as_asked(wire::Exchange& exchange, const dispatch::LivePtr& live);
   io::Async<void> wait_for(wire::Exchange& exchange, const dispatch::LivePtr& live, unsigned seconds);

@@ -45,10 +45,17 @@ Async<void> TasksApi::lease(wire::Exchange& exchange, const json& body) {
     co_await refuse(exchange, leased.error());
     co_return;
   }
-  json tasks = json::array();
-  for (const LivePtr& live : *leased) tasks.push_back(dispatch::task_json(live->task));
-  const json value = {{"tasks", tasks}};
-  co_await reply_json(exchange, 200, value);
+  // The payload in the very bytes that were submitted.
+  std::string tasks;
+  for (const LivePtr& live : *leased) {
+    json shown = dispatch::task_json(live->task);
+    shown.erase("payload");
+    std::string text = shown.dump(-1, ' ', false, json::error_handler_t::replace);
+    text.back() = ',';
+    tasks.append(tasks.empty() ? "" : ",").append(text).append("\"payload\":").append(live->task.spec.payload).append("}");
+  }
+  const std::string answer = "{\"tasks\":[" + tasks + "]}\n";
+  co_await exchange.reply(200, "application/json", answer);
 }
 
 Async<void> TasksApi::report(wire::Exchange& exchange, std::string_view verb, const json& body) {

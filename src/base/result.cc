@@ -19,6 +19,7 @@ std::string_view name(Code code) {
     case Code::invalid: return "invalid";
     case Code::too_large: return "too_large";
     case Code::exists: return "exists";
+    case Code::conflict: return "conflict";
     case Code::not_found: return "not_found";
     case Code::denied: return "denied";
     case Code::disk_full: return "disk_full";

@@ -25,6 +25,7 @@ enum class Code : std::uint8_t {
   invalid,      // bytes or values that break the rules
   too_large,    // a limit was passed
   exists,       // the name or address is taken
+  conflict,     // the key was used before, for something else
   not_found,
   denied,
   disk_full,

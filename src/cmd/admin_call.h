@@ -11,6 +11,8 @@ namespace ringmaster::cmd {
 struct AdminAddress {
   std::string address = "127.0.0.1:5001";  // or "http://127.0.0.1:5001/", or "unix:/path"
   std::string config;                      // a configuration file that says it instead; empty: none
+  std::string token_file;                  // whose first line is the token to show; empty: the configuration's, or none
+  bool given = false;                      // `address` was; else a Unix socket of this user's Ringmaster counts more
 };
 
 // The answer as JSON, or nothing after a line to standard error. `body`: null for none.

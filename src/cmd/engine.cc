@@ -83,7 +83,7 @@ Async<void> Engine::listen_on() {
 Result<void> Engine::set_up(link::Received received) {
   const auto* setup = std::get_if<link::Setup>(&received.message);
   const std::size_t listeners = setup == nullptr ? 0 : std::size_t{setup->workers} * setup->listeners;
-  if (setup == nullptr || received.descriptors.size() != 3 + listeners) return base::fail(Code::invalid, "the first message is not a whole setup");
+  if (setup == nullptr || received.descriptors.size() != 4 + listeners) return base::fail(Code::invalid, "the first message is not a whole setup");
   setup_ = *setup;
   auto text = loop_.system().map(received.descriptors[0].fd());
   auto counters = loop_.system().map(received.descriptors[1].fd());
@@ -117,8 +117,9 @@ Result<void> Engine::set_up(link::Received received) {
     classic_tasks_ = std::make_unique<admin::ClassicTasks>(config_, *dispatcher_, operations_.scope());
   }
   view_ = std::make_shared<balance::View>();
-  admin_listener_ = std::move(received.descriptors[2]);
-  auto next = received.descriptors.begin() + 3;
+  admin_listeners_.push_back(std::move(received.descriptors[2]));
+  admin_listeners_.push_back(std::move(received.descriptors[3]));
+  auto next = received.descriptors.begin() + 4;
   for (std::uint32_t i = 0; i < setup_.workers; ++i, next += setup_.listeners) {
     start_worker({std::make_move_iterator(next), std::make_move_iterator(next + setup_.listeners)});
   }
@@ -159,9 +160,10 @@ void Engine::start_admin() {
   api_ = std::make_unique<admin::ApiV1>(
       config_, *registry_, operations_, dispatcher_.get(), [this] { return collect_metrics(); },
       [this] { return shared_->access_log ? shared_->access_log->dropped_bytes() : 0; },
-      admin::ApiV1::About{kVersion, setup_.engine, ::getpid(), setup_.workers, loop_.now()});
+      admin::ApiV1::About{kVersion, setup_.engine, ::getpid(), setup_.workers, loop_.now()},
+      admin::ApiV1::Tokens{setup_.admin_token, setup_.admin_read_token});
   admin_server_ = std::make_unique<wire::Server>(loop_, *api_, limits);
-  admin_server_->listen(std::move(admin_listener_));
+  for (io::Handle& listener : admin_listeners_) admin_server_->listen(std::move(listener));
 }
 
 // --- following the master ---

@@ -65,7 +65,7 @@ class Engine {
   std::unique_ptr<dispatch::Dispatcher> dispatcher_;  // if there are queues
   std::shared_ptr<const balance::View> view_;         // as last given to the workers
   admin::Operations operations_;
-  io::Handle admin_listener_;  // until there is something to show
+  std::vector<io::Handle> admin_listeners_;  // until there is something to show
   std::unique_ptr<admin::ClassicTasks> classic_tasks_;
   std::unique_ptr<admin::ApiV1> api_;
   std::unique_ptr<wire::Server> admin_server_;

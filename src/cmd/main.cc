@@ -96,8 +96,12 @@ void add_server_commands(CLI::App& app, Chosen& chosen) {
 }
 
 void add_admin_options(CLI::App& command, AdminAddress& admin) {
-  CLI::Option* address = command.add_option("--admin", admin.address, "The admin API of the Ringmaster to talk to")->capture_default_str();
+  CLI::Option* address = command.add_option("--admin", admin.address,
+                                            "The admin API of the Ringmaster to talk to: 127.0.0.1:5001, http://…, or unix:/path.\n"
+                                            "Default: .ringmaster/admin.sock if it is there, else 127.0.0.1:5001");
+  address->each([&admin](const std::string&) { admin.given = true; });
   command.add_option("--config,-c", admin.config, "The configuration of that Ringmaster, which says where its admin API is")->excludes(address);
+  command.add_option("--token-file", admin.token_file, "A file whose first line is the token that the admin API asks for");
 }
 
 void add_control_commands(CLI::App& app, Chosen& chosen) {

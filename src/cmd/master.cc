@@ -41,6 +41,7 @@ Result<void> Master::start() {
   state_ = std::make_unique<supervise::StateFile>(std::move(*state));
   if (auto prepared = prepare_directories(directory); !prepared) return prepared;
   if (const unsigned killed = state_->kill_leftovers(); killed > 0) base::log::warning("ended {} processes that an earlier master left", killed);
+  if (auto read = read_tokens(); !read) return read;
   if (auto opened = open_listeners(); !opened) return opened;
   write_addresses();
   const auto runtimes = make_runtimes();
@@ -114,6 +115,12 @@ Result<void> Master::open_listeners() {
   auto admin = open_group(config_.admin, 1, handed_over_.descriptors);
   if (!admin) return std::unexpected(admin.error());
   admin_ = *admin;
+  const Endpoint socket = Endpoint::unix_socket(state_->directory() + "/admin.sock");
+  // For whoever runs Ringmaster, and for nobody else.
+  auto admin_socket = loop_.system().listen(socket, {.unix_mode = 0600});
+  if (!admin_socket) return std::unexpected(admin_socket.error());
+  handed_over_.descriptors.push_back(admin_socket->fd());
+  sockets_.push_back(std::move(*admin_socket));
   std::vector<std::vector<int>> groups;
   for (const config::Listener& listener : config_.listeners) {
     auto at = open_group(listener.address, workers_, groups.emplace_back(), listener.dual_stack);
@@ -128,6 +135,20 @@ Result<void> Master::open_listeners() {
   handed_over_.workers = workers_;
   handed_over_.per_worker = static_cast<std::uint32_t>(groups.size());
   return {};
+}
+
+Result<void> Master::read_tokens() {
+  const auto read = [&](const std::string& path, std::string& token) -> Result<void> {
+    if (path.empty()) return {};
+    auto text = loop_.system().read_file(path);
+    if (!text) return base::fail(text.error().code, "the admin API's token: " + base::describe(text.error()));
+    token = text->substr(0, text->find_first_of("\r\n"));
+    static constexpr std::size_t kBytesMin = 16;
+    const bool good = token.size() >= kBytesMin && token.find_first_of(" \t") == std::string::npos;
+    return good ? Result<void>{} : base::fail(Code::invalid, "the admin API's token in " + path + " must be a line of at least 16 characters, without spaces");
+  };
+  if (auto done = read(config_.admin_token_file, handed_over_.admin_token); !done) return done;
+  return read(config_.admin_read_token_file, handed_over_.admin_read_token);
 }
 
 // For tools that have to find a Ringmaster whose ports were chosen by the system.
@@ -147,7 +168,7 @@ Async<void> Master::run() {
   base::log::info("stopping");
   base::Duration drain{};
   for (const config::Pool& pool : config_.pools) drain = std::max(drain, pool.drain);
-  const auto closing = [this] { sockets_.erase(sockets_.begin() + 1, sockets_.end()); };  // but for the admin API's
+  const auto closing = [this] { sockets_.erase(sockets_.begin() + 2, sockets_.end()); };  // but for the admin API's
   // The engine takes in what waits in the backlogs; then the last copies are closed, and newcomers are refused at once.
   closing();
   co_await engine_->stop(drain);
@@ -156,6 +177,7 @@ Async<void> Master::run() {
   co_await fleet_->stop();
   if (containers_) co_await containers_->stop();
   co_await engine.join();
+  loop_.system().remove_file(state_->directory() + "/admin.sock");
   base::log::info("stopped");
 }
 

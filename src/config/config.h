@@ -279,6 +279,8 @@ struct Config {
   Trace trace;
   std::vector<Listener> listeners;
   Endpoint admin;
+  std::string admin_token_file;       // its first line is the token of whoever may do everything; empty: none
+  std::string admin_read_token_file;  // and that of whoever may only read
   std::vector<Pool> pools;
   std::vector<Route> routes;
   Tasks tasks;

@@ -145,8 +145,13 @@ void read_timeouts(const toml::table& table, Timeouts& timeouts, Faults& faults)
 void read_admin(const toml::table& table, Config& config, Faults& faults) {
   Reader reader(table, "[admin]", faults);
   reader.parsed("address", [&](const std::string& text) { return read_endpoint(text, config.admin); });
-  if (!config.admin.is_loopback()) {
-    faults.add(table.source(), "the admin address must be a loopback address: whoever reaches it can stop your servers");
+  reader.text("token_file", config.admin_token_file);
+  reader.text("read_token_file", config.admin_read_token_file);
+  if (!config.admin.is_loopback() && config.admin_token_file.empty()) {
+    faults.add(table.source(), "without a token_file the admin address must be a loopback address: whoever reaches it can stop your servers");
+  }
+  if (!config.admin_read_token_file.empty() && config.admin_token_file.empty()) {
+    faults.add(table.source(), "a read_token_file needs a token_file: else everybody may do everything");
   }
   reader.finish();
 }

@@ -136,6 +136,7 @@ Result<Handle> RealSystem::listen(const Endpoint& at, const ListenOptions& optio
     set_option(handle.fd(), SOL_SOCKET, SO_REUSEPORT, 1);
   }
   if (at.family == Endpoint::Family::v6) set_option(handle.fd(), IPPROTO_IPV6, IPV6_V6ONLY, options.dual_stack ? 0 : 1);
+  if (is_unix && options.unix_mode != 0) ::fchmod(handle.fd(), options.unix_mode);  // before bind(2), which takes it over for the file
   Address address = to_address(at);
   if (::bind(handle.fd(), address.get(), address.bytes) != 0) return std::unexpected(from_errno(errno, what));
   if (::listen(handle.fd(), options.backlog) != 0) return std::unexpected(from_errno(errno, what));

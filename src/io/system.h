@@ -80,6 +80,7 @@ struct Event {
 struct ListenOptions {
   int backlog = 4096;
   bool reuse_port = false;  // one of a group that shares the address
+  unsigned unix_mode = 0;   // of a Unix socket's file; 0: as the umask has it
   bool dual_stack = false;  // an IPv6 address that takes IPv4 clients, too; they appear as what they are
 };
 

@@ -48,12 +48,17 @@ static void from_json(const json& j, ReplicaState& r) {
   read_endpoint(j, r.endpoint);
 }
 
-static void to_json(json& j, const Setup& m) { j = {{"config_file", m.config_file}, {"engine", m.engine}, {"workers", m.workers}, {"listeners", m.listeners}}; }
+static void to_json(json& j, const Setup& m) {
+  j = {{"config_file", m.config_file}, {"engine", m.engine},           {"workers", m.workers},
+       {"listeners", m.listeners},     {"admin_token", m.admin_token}, {"admin_read_token", m.admin_read_token}};
+}
 static void from_json(const json& j, Setup& m) {
   j.at("config_file").get_to(m.config_file);
   j.at("engine").get_to(m.engine);
   j.at("workers").get_to(m.workers);
   j.at("listeners").get_to(m.listeners);
+  j.at("admin_token").get_to(m.admin_token);
+  j.at("admin_read_token").get_to(m.admin_read_token);
 }
 static void to_json(json& j, const Snapshot& m) { j = {{"generation", m.generation}, {"replicas", m.replicas}}; }
 static void from_json(const json& j, Snapshot& m) {
@@ -88,17 +93,19 @@ static void to_json(json& j, const Seen& m) { j = {{"generation", m.generation}}
 static void from_json(const json& j, Seen& m) { j.at("generation").get_to(m.generation); }
 static void to_json(json& j, const Command& m) {
   j = {{"id", m.id},       {"act", static_cast<int>(m.act)},          {"pool", m.pool},       {"count", m.count},
-       {"names", m.names}, {"endpoint", base::to_string(m.endpoint)}, {"ttl", m.ttl.count()}, {"since", m.since}};
+       {"names", m.names}, {"endpoint", base::to_string(m.endpoint)}, {"ttl", m.ttl.count()}, {"since", m.since},
+       {"key", m.key}};
 }
 static void from_json(const json& j, Command& m) {
   j.at("id").get_to(m.id);
-  m.act = static_cast<Command::Act>(j.at("act").get<std::uint8_t>() % 6);
+  m.act = static_cast<Command::Act>(j.at("act").get<std::uint8_t>() % Command::kActs);
   j.at("pool").get_to(m.pool);
   j.at("count").get_to(m.count);
   j.at("names").get_to(m.names);
   read_endpoint(j, m.endpoint);
   m.ttl = base::Duration(j.at("ttl").get<base::Duration::rep>());
   j.at("since").get_to(m.since);
+  j.at("key").get_to(m.key);
 }
 template <class Empty>
   requires std::is_empty_v<Empty>

@@ -46,6 +46,8 @@ struct Setup {
   std::string config_file;   // its name; the text comes as the first descriptor
   std::uint64_t engine = 0;  // its number, from 1
   std::uint32_t workers = 1;
+  std::string admin_token;      // that the admin API asks for; empty: none
+  std::string admin_read_token;
   std::uint32_t listeners = 0;  // per worker; descriptors after the first two (config, counters), worker by worker
 };
 struct Snapshot {
@@ -78,7 +80,8 @@ struct Seen {
   std::uint64_t generation = 0;
 };
 struct Command {
-  enum class Act : std::uint8_t { add, remove, stop, server_up, server_down, output };
+  enum class Act : std::uint8_t { add, remove, stop, server_up, server_down, output, resize };
+  static constexpr unsigned kActs = 7;
   std::uint64_t id = 0;
   Act act = Act::add;
   std::string pool;
@@ -87,6 +90,7 @@ struct Command {
   base::Endpoint endpoint;  // server_up, server_down: whom it is about
   base::Duration ttl{};     // server_up: gone unless it is said again within this; 0: stays
   std::uint64_t since = 0;  // output: lines from this number on
+  std::string key;          // of a change that is made once, however often it is asked for; empty: none
 };
 struct Resync {};
 struct Alive {};

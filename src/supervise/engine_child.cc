@@ -79,7 +79,12 @@ Result<std::unique_ptr<EngineChild::Generation>> EngineChild::start() {
   auto channel = std::make_shared<link::Channel>(loop_, std::move(link->first));
   std::vector<int> descriptors = {config->fd(), counters->fd()};
   descriptors.insert(descriptors.end(), listening_.descriptors.begin(), listening_.descriptors.end());
-  channel->send(link::Setup{config_.file, ++number_, listening_.workers, listening_.per_worker}, descriptors);
+  channel->send(link::Setup{.config_file = config_.file,
+                            .engine = ++number_,
+                            .workers = listening_.workers,
+                            .admin_token = listening_.admin_token,
+                            .admin_read_token = listening_.admin_read_token,
+                            .listeners = listening_.per_worker}, descriptors);
   const pid_t pid = child->pid;
   return std::unique_ptr<Generation>(
       new Generation{io::Process(loop_, std::move(*child)), std::move(channel), std::move(*mapping), io::Child{.pid = pid, .pidfd = {}, .output = {}}});
@@ -178,16 +183,59 @@ Async<void> EngineChild::listen_to(Generation& engine) {
 }
 
 Async<void> EngineChild::execute(std::shared_ptr<link::Channel> channel, link::Command command) {
-  using Act = link::Command::Act;
   link::Outcome outcome;
-  if (command.act == Act::add) outcome = co_await fleet_->add(command.pool, command.count, command.names);
-  if (command.act == Act::server_up) outcome = co_await fleet_->server_up(command);
-  if (command.act == Act::server_down) outcome = co_await fleet_->server_down(command);
-  if (command.act == Act::output) outcome = fleet_->output(command.pool, command.names.empty() ? "" : command.names[0], command.since);
-  if (command.act == Act::remove) outcome = co_await fleet_->remove(command.pool, command.count, command.names);
+  if (command.key.empty()) {
+    outcome = co_await carry_out(command);
+  } else {
+    outcome = co_await carry_out_once(command);
+  }
   outcome.command = command.id;
   channel->deliver(outcome);
-  if (command.act == Act::stop) stop_wanted_();
+  if (command.act == link::Command::Act::stop) stop_wanted_();
+}
+
+Async<link::Outcome> EngineChild::carry_out(const link::Command& command) {
+  using Act = link::Command::Act;
+  link::Outcome outcome;
+  switch (command.act) {
+    case Act::add: outcome = co_await fleet_->add(command.pool, command.count, command.names); break;
+    case Act::remove: outcome = co_await fleet_->remove(command.pool, command.count, command.names); break;
+    case Act::resize: outcome = co_await fleet_->resize(command.pool, command.count); break;
+    case Act::server_up: outcome = co_await fleet_->server_up(command); break;
+    case Act::server_down: outcome = co_await fleet_->server_down(command); break;
+    case Act::output: outcome = fleet_->output(command.pool, command.names.empty() ? "" : command.names[0], command.since); break;
+    case Act::stop: break;
+  }
+  co_return outcome;
+}
+
+// A change that failed is forgotten: asked for again, it is tried again.
+Async<link::Outcome> EngineChild::carry_out_once(const link::Command& command) {
+  if (const auto known = keyed_.find(command.key); known != keyed_.end()) {
+    const std::shared_ptr<Keyed> before = known->second;
+    const link::Command& first = before->command;
+    if (first.act != command.act || first.pool != command.pool || first.count != command.count || first.names != command.names) {
+      co_return link::Outcome{0, Code::conflict, "this Idempotency-Key was used for another change", {}};
+    }
+    while (!before->outcome) {
+      const Code woken = co_await before->ended.wait(loop_);
+      if (woken == Code::cancelled) co_return link::Outcome{0, Code::unavailable, "Ringmaster is stopping", {}};
+    }
+    co_return *before->outcome;
+  }
+  const auto keyed = keyed_[command.key] = std::make_shared<Keyed>(command);
+  keys_.push_back(command.key);
+  if (keys_.size() > kKeysMax) {
+    keyed_.erase(keys_.front());
+    keys_.pop_front();
+  }
+  keyed->outcome = co_await carry_out(command);
+  keyed->ended.notify();
+  if (keyed->outcome->code != Code::ok) {
+    keyed_.erase(command.key);
+    std::erase(keys_, command.key);
+  }
+  co_return *keyed->outcome;
 }
 
 Async<void> EngineChild::stop(Duration grace) {

@@ -5,8 +5,11 @@
 // connections that came meanwhile wait in their backlogs.
 #pragma once
 
+#include <deque>
 #include <functional>
+#include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "io/process.h"
@@ -18,7 +21,9 @@ namespace ringmaster::supervise {
 class EngineChild {
  public:
   struct Listening {
-    std::vector<int> descriptors;  // admin, then for each worker one per configured listener
+    std::string admin_token;
+    std::string admin_read_token;
+    std::vector<int> descriptors;  // admin and its Unix socket, then for each worker one per configured listener
     std::uint32_t workers = 1;
     std::uint32_t per_worker = 0;
     std::optional<io::User> run_as;  // the engine's user; nothing: ours
@@ -43,6 +48,8 @@ class EngineChild {
   io::Async<void> listen_to(Generation& engine);
   io::Async<void> watch(Generation& engine);
   io::Async<void> execute(std::shared_ptr<link::Channel> channel, link::Command command);
+  io::Async<link::Outcome> carry_out(const link::Command& command);
+  io::Async<link::Outcome> carry_out_once(const link::Command& command);
   base::Result<std::unique_ptr<Generation>> start();
   base::Result<io::Handle> config_memory();
   void send_snapshot();
@@ -56,6 +63,15 @@ class EngineChild {
   std::uint64_t number_ = 0;
   Generation* current_ = nullptr;
   bool stopping_ = false;
+  // Changes that were asked for with a key: one that is asked for again, since its answer was lost, has been made already.
+  struct Keyed {
+    link::Command command;
+    std::optional<link::Outcome> outcome;
+    io::Signal ended;
+  };
+  static constexpr std::size_t kKeysMax = 1000;
+  std::map<std::string, std::shared_ptr<Keyed>> keyed_;
+  std::deque<std::string> keys_;  // of keyed_, the oldest first
   io::Signal ended_;
   io::Signal stop_begun_;
   io::Scope commands_;

@@ -52,6 +52,8 @@ class Fleet {
   // was refused has changed nothing.
   io::Async<link::Outcome> add(std::string pool, std::int64_t count, std::vector<std::string> names);
   io::Async<link::Outcome> remove(std::string pool, std::int64_t count, std::vector<std::string> names);
+  // As many as that: adds, or removes those in the highest slots.
+  io::Async<link::Outcome> resize(std::string pool, std::int64_t size);
 
   // Servers that run without us. What registers again, or moves to another address under its name, is the same server.
   io::Async<link::Outcome> server_up(link::Command command);
@@ -131,6 +133,8 @@ class Fleet {
   base::Result<void> has_room(const config::Pool& pool, std::size_t more) const;
   std::string name_of_server(const Seats& seats, const base::Endpoint& server) const;
 
+  io::Async<link::Outcome> add_in_turn(std::string pool, std::int64_t count, std::vector<std::string> names);
+  io::Async<link::Outcome> remove_in_turn(std::string pool, std::int64_t count, std::vector<std::string> names);
   io::Async<void> await_seen(std::uint64_t generation, base::Time deadline);
   struct Added {
     SeatPtr seat;

@@ -122,11 +122,16 @@ Result<void> Fleet::has_room(const config::Pool& pool, std::size_t more) const {
 
 static constexpr auto kNotSaved = "the change could not be saved, and was not made: see the log";
 
-Async<Outcome> Fleet::add(std::string pool_name, std::int64_t count, std::vector<std::string> names) {
-  const config::Pool* pool = config_.find_pool(pool_name);
-  if (pool == nullptr) co_return refuse(Code::not_found, "there is no pool '" + pool_name + "'");
+Async<Outcome> Fleet::add(std::string pool, std::int64_t count, std::vector<std::string> names) {
   const auto turn = co_await turns_.take(loop_);
   if (!turn || stopping_) co_return refuse(Code::unavailable, "Ringmaster is stopping");
+  auto outcome = co_await add_in_turn(pool, count, names);
+  co_return outcome;
+}
+
+Async<Outcome> Fleet::add_in_turn(std::string pool_name, std::int64_t count, std::vector<std::string> names) {
+  const config::Pool* pool = config_.find_pool(pool_name);
+  if (pool == nullptr) co_return refuse(Code::not_found, "there is no pool '" + pool_name + "'");
   Seats& seats = pools_[pool_name];
   if (!pool->starts_replicas()) co_return refuse(Code::invalid, "the servers of pool '" + pool_name + "' are not started by Ringmaster");
   if (count < 1) co_return refuse(Code::invalid, "n must be a whole number, 1 or more");
@@ -160,11 +165,16 @@ Async<Outcome> Fleet::add(std::string pool_name, std::int64_t count, std::vector
   co_return refuse(Code::timeout, std::to_string(count) + " servers were to be added, but did not become ready: " + missing);
 }
 
-Async<Outcome> Fleet::remove(std::string pool_name, std::int64_t count, std::vector<std::string> names) {
-  const config::Pool* pool = config_.find_pool(pool_name);
-  if (pool == nullptr) co_return refuse(Code::not_found, "there is no pool '" + pool_name + "'");
+Async<Outcome> Fleet::remove(std::string pool, std::int64_t count, std::vector<std::string> names) {
   const auto turn = co_await turns_.take(loop_);
   if (!turn || stopping_) co_return refuse(Code::unavailable, "Ringmaster is stopping");
+  auto outcome = co_await remove_in_turn(pool, count, names);
+  co_return outcome;
+}
+
+Async<Outcome> Fleet::remove_in_turn(std::string pool_name, std::int64_t count, std::vector<std::string> names) {
+  const config::Pool* pool = config_.find_pool(pool_name);
+  if (pool == nullptr) co_return refuse(Code::not_found, "there is no pool '" + pool_name + "'");
   Seats& seats = pools_[pool_name];
   if (count < 1) co_return refuse(Code::invalid, "n must be a whole number, 1 or more");
   const auto removable = std::ranges::count_if(seats, [](const auto& entry) { return entry.second->now.origin != Origin::server; });
@@ -198,6 +208,27 @@ Async<Outcome> Fleet::remove(std::string pool_name, std::int64_t count, std::vec
   }
   co_await await_seen(generation_, loop_.now() + 1s);
   co_return done(seats);
+}
+
+Async<Outcome> Fleet::resize(std::string pool_name, std::int64_t size) {
+  const config::Pool* pool = config_.find_pool(pool_name);
+  if (pool == nullptr) co_return refuse(Code::not_found, "there is no pool '" + pool_name + "'");
+  if (size < 0) co_return refuse(Code::invalid, "n must be a whole number, 0 or more");
+  const auto turn = co_await turns_.take(loop_);
+  if (!turn || stopping_) co_return refuse(Code::unavailable, "Ringmaster is stopping");
+  const Seats& seats = pools_[pool_name];
+  const auto now = static_cast<std::int64_t>(seats.size());
+  if (size == now) co_return done(seats);
+  if (size > now) {
+    auto outcome = co_await add_in_turn(pool_name, size - now, {});
+    co_return outcome;
+  }
+  std::vector<std::string> names;
+  for (auto seat = seats.rbegin(); seat != seats.rend() && static_cast<std::int64_t>(names.size()) < now - size; ++seat) {
+    if (seat->second->now.origin != Origin::server) names.push_back(seat->second->now.name);
+  }
+  auto outcome = co_await remove_in_turn(pool_name, now - size, names);
+  co_return outcome;
 }
 
 }  // namespace ringmaster::supervise

@@ -474,6 +474,89 @@ def test_19_a_state_that_cannot_be_read_stops_the_start(ringmaster):
     assert file.is_dir() and not list(file.iterdir()) and not list(file.parent.glob("desired.json?*"))
 
 
+# --- 20: whom replicas run as, and what they leave behind ---
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a replica as another user")
+
+
+@as_root
+def test_20_replicas_run_as_the_user_and_group_that_are_set(start, directory):
+    os.chmod(directory, 0o755)  # others must be able to come to their socket in it
+    ringmaster = start(POOL.replace("replicas = 3", 'replicas = 2\nuser = "nobody"\ngroup = "nogroup"') + HEALTH)
+    user, group = pwd.getpwnam("nobody").pw_uid, grp.getgrnam("nogroup").gr_gid
+
+    def is_harmless(pid):
+        lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+        shown = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+        assert shown["Uid"].split() == [str(user)] * 4 and shown["Gid"].split() == [str(group)] * 4
+        assert int(shown["CapEff"], 16) == 0 and shown["Groups"].split() in ([], [str(group)])
+        return True
+
+    assert all(is_harmless(pid) for pid in pids(ringmaster).values())
+    assert all(replica["endpoint"].startswith("unix:") for replica in ringmaster.replicas())
+    assert [status_of(ringmaster.traffic[0], "/home") for _ in range(10)] == [200] * 10
+    victim = ringmaster.replicas()[0]
+    os.kill(victim["pid"], signal.SIGKILL)
+    until(lambda: is_replaced(ringmaster, victim), what="the successor")
+    assert is_harmless(pids(ringmaster)[victim["slot"]])
+
+
+@as_root
+def test_20_root_is_warned_of_replicas_that_would_run_as_root(folder):
+    file = folder / "root.toml"
+    file.write_text(POOL.replace("web", "frontdesk"))
+    checked = subprocess.run([BINARY, "check", str(file)], capture_output=True, text=True)
+    lines = (checked.stdout + checked.stderr).lower().splitlines()
+    assert checked.returncode == 0 and "no faults" in checked.stdout
+    assert any("warning" in line and "frontdesk" in line for line in lines), checked
+
+
+def test_20_a_replica_inherits_no_descriptor_of_who_started_the_master(own, folder):
+    with open(folder / "secret", "w") as secret:
+        ringmaster = own(POOL + HEALTH, pass_fds=[secret.fileno()])
+        for pid in pids(ringmaster).values():
+            there = [entry.resolve() for entry in pathlib.Path(f"/proc/{pid}/fd").iterdir()]  # some end meanwhile
+            assert folder / "secret" not in there, there
+
+
+def test_20_what_a_replica_has_started_in_a_session_of_its_own_ends_with_it(start, folder):
+    before = f"setsid sleep 1000 &\necho $! >> {folder}/sleeps"
+    ringmaster = start(fleet(folder, replicas=1, before=before))
+    sleeps = lambda: [int(pid) for pid in (folder / "sleeps").read_text().split()]
+    try:
+        victim, [sleep] = ringmaster.replicas()[0], sleeps()
+        until(lambda: os.getsid(sleep) == sleep, what="its own session")
+        os.kill(victim["pid"], signal.SIGKILL)
+        until(lambda: not alive(sleep), 3, "its end")
+        until(lambda: is_replaced(ringmaster, victim), what="the successor")
+        assert alive(sleeps()[1]), "that one is the successor's"
+    finally:
+        for sleep in sleeps():
+            if alive(sleep):
+                os.kill(sleep, signal.SIGKILL)
+
+
+def is_zombie(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_20_orphans_that_come_to_the_master_are_reaped(own, folder):
+    # As process 1 of a container it gets all orphans; as their "subreaper" it gets them everywhere, and here surely.
+    pr_set_child_subreaper = 36
+    subreaper = lambda: ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
+    ringmaster = own(fleet(folder, replicas=1), preexec_fn=subreaper)
+    assert status_of(ringmaster.traffic[0], "/orphans/20") == 200
+    ended = lambda: (folder / "orphans").exists() and len((folder / "orphans").read_text().split("\n")) == 21
+    until(ended, what="the orphans' last words")
+    master = ringmaster.process.pid
+    zombies = lambda: [pid for pid in children_of(master) if is_zombie(pid)]
+    until(lambda: not zombies(), 2, "the end of zombies")
+    assert status_of(ringmaster.traffic[0], "/pid") == 200
+
+
 # --- 22: who may register what ---
 
 REGISTER = """
@@ -554,3 +637,125 @@ def test_25_the_admin_api_is_found_in_the_configuration(start):
     assert ringmaster.admin[1] == port
     shown = run("status", "--config", str(ringmaster.config))
     assert shown.returncode == 0 and "3 of 3 ready" in shown.stdout, shown
+
+
+# --- 23: what one sends is what is done ---
+
+def test_23_a_payload_is_delivered_byte_for_byte_after_a_crash_too(start, folder):
+    payload = '{"b": 1.10, "a": [1E2, 0.1e-5, "\\u00e9"], "b2":  12345678901234567890123}'
+    ringmaster = start(fleet(folder, replicas=1, rest='[queue.default]\npool = "web"\npath = "/task"\n'))
+    until(lambda: status_of(ringmaster.admin, "/v1/tasks") == 200, what="the store of tasks")
+    for crash, delay_ms in ((False, 0), (True, 500)):
+        body = '{"type": "x", "payload": %s, "delay_ms": %d}' % (payload, delay_ms)
+        assert admin_call(ringmaster, "POST", "/v1/tasks", body) == 202
+        if crash:
+            ringmaster.process.kill()
+            ringmaster.process.wait()
+            ringmaster.start()
+        until(lambda: (folder / "posted").exists(), what="the task")
+        assert (folder / "posted").read_bytes().decode() == payload
+        (folder / "posted").unlink()
+
+
+def test_23_a_change_with_a_key_is_made_once(ringmaster):
+    key = {"Idempotency-Key": "k"}
+    first, second = [ringmaster.call("POST", "/add", '{"n":1}', key) for _ in range(2)]
+    assert (first.status, first.json["message"]["N"]) == (200, 4)
+    assert (second.status, second.text) == (200, first.text)
+    other = ringmaster.call("POST", "/add", '{"n":2}', key)
+    assert other.status in (409, 422) and other.json["status"] == "failure", other.text
+    assert ringmaster.rep()["N"] == 4
+    assert ringmaster.call("POST", "/add", '{"n":1}', {"Idempotency-Key": "another"}).json["message"]["N"] == 5
+
+
+def test_23_a_pool_is_given_a_size(ringmaster):
+    resize = lambda n: admin_call(ringmaster, "PUT", "/v1/pools/web/size", json.dumps({"n": n}))
+    for n in (5, 2, 2):
+        assert resize(n) == 200
+        assert ringmaster.rep()["N"] == n
+    until(lambda: len(ringmaster.replicas()) == 2, what="the end of the others")
+    before = pids(ringmaster)
+    assert 400 <= resize(1000) < 500 and pids(ringmaster) == before  # more than replicas_max
+
+
+# --- 21: who may use the admin API ---
+
+TOKEN, READ_TOKEN = "may-change-0123456789abcdef", "may-read-0123456789abcdef"
+CHANGE = ("POST", "/v1/pools/web/replicas", '{"n":1}')
+
+
+def with_tokens(own, folder, *settings):
+    for name, token in (("token_file", TOKEN), ("read_token_file", READ_TOKEN)):
+        (folder / name).write_text(token + "\n")
+        (folder / name).chmod(0o600)
+    lines = "".join(f'{name} = "{folder}/{name}"\n' for name in settings)
+    return own(POOL.replace("[admin]\n", "[admin]\n" + lines) + HEALTH, token=TOKEN)
+
+
+def test_21_with_a_token_only_who_shows_it_uses_the_admin_api(own, folder):
+    ringmaster = with_tokens(own, folder, "token_file")
+    assert [admin_call(ringmaster, "GET", path) for path in ("/healthz", "/readyz")] == [200, 200]
+    for path in ("/v1/status", "/v1/pools", "/v1/pools/web", "/metrics", "/v1/openapi.json"):
+        wanted = [(None, 401), (TOKEN[:-1], 401), (TOKEN + "1", 401), (READ_TOKEN, 401), (TOKEN, 200)]
+        assert [(token, admin_call(ringmaster, "GET", path, token=token)) for token, _ in wanted] == wanted, path
+    for method, path in (("POST", "/v1/stop"), ("GET", "/v1/tasks"), ("POST", "/v1/tasks"), ("GET", "/nothing")):
+        assert admin_call(ringmaster, method, path, None if method == "GET" else "{}") == 401, path
+    assert admin_call(ringmaster, *CHANGE) == 401
+    assert ringmaster.rep()["N"] == 3
+    assert admin_call(ringmaster, *CHANGE, token=TOKEN) == 200 and ringmaster.rep()["N"] == 4
+
+
+def test_21_commands_show_the_token_of_a_file(own, folder):
+    ringmaster = with_tokens(own, folder, "token_file")
+    shown = ringmaster.cli("status", "--token-file", str(folder / "token_file"))
+    assert shown.returncode == 0 and "3 of 3 ready" in shown.stdout, shown
+    assert ringmaster.cli("status").returncode == 1
+    added = ringmaster.cli("add", "1", "S4", "--token-file", str(folder / "token_file"))
+    assert added.returncode == 0 and "S4" in added.stdout, added
+
+
+def test_21_who_may_only_read_makes_no_change(own, folder):
+    ringmaster = with_tokens(own, folder, "token_file", "read_token_file")
+    assert admin_call(ringmaster, "GET", "/v1/status", token=READ_TOKEN) == 200
+    assert admin_call(ringmaster, *CHANGE, token=READ_TOKEN) == 403
+    assert admin_call(ringmaster, "POST", "/v1/stop", "{}", token=READ_TOKEN) == 403
+    assert ringmaster.rep()["N"] == 3 and ringmaster.process.poll() is None
+    assert admin_call(ringmaster, "GET", "/v1/status") == 401
+    assert admin_call(ringmaster, *CHANGE, token=TOKEN) == 200
+
+
+def test_21_changes_leave_a_line_in_the_log(ringmaster):
+    audit = lambda: [line for line in ringmaster.log.splitlines() if "audit" in line]
+
+    def line_of(change, status):
+        before = len(audit())
+        assert change() == status
+        return until(lambda: audit()[before:], 2, "a line")[0]
+
+    added = line_of(lambda: admin_call(ringmaster, *CHANGE), 200)
+    refused = line_of(lambda: admin_call(ringmaster, "POST", CHANGE[1], '{"n":1000}'), 409)
+    removed = line_of(lambda: ringmaster.call("DELETE", "/rm", '{"n":1}').status, 200)
+    assert all("add" in line or CHANGE[1] in line for line in (added, refused))
+    assert "/rm" in removed or "rm" in removed.split() or "remove" in removed
+    failed = lambda line: re.search("409|at most|refused|denied|failed|too.large", line) is not None
+    assert [failed(line) for line in (added, refused, removed)] == [False, True, False]
+    before = len(audit())
+    assert admin_call(ringmaster, "GET", "/v1/status") == 200 and len(audit()) == before  # that changes nothing
+
+
+def test_21_calls_of_the_classic_listener_are_refused_under_another_host(start):
+    ringmaster = start()
+    evil = {"Host": "evil.example"}
+    for method, path, body in (("GET", "/rep", None), ("POST", "/add", '{"n":1}'), ("DELETE", "/rm", '{"n":1}')):
+        assert ringmaster.call(method, path, body, evil).status == 403, path
+    assert ringmaster.rep()["N"] == 3
+    for host in ("localhost", "127.0.0.1:1", "[::1]"):
+        assert ringmaster.get("/rep", headers={"Host": host}).status == 200, host
+    assert ringmaster.get("/home", headers=evil).status == 200
+
+
+def test_21_a_classic_listener_beyond_loopback_is_called_by_any_name(start):
+    # True before as well: who lists classic_from has names of his own for that address.
+    beyond = POOL.replace('"127.0.0.1:0"', '"0.0.0.0:0"', 1)
+    ringmaster = start(beyond.replace("classic = true", 'classic = true\nclassic_from = ["127.0.0.0/8"]') + HEALTH)
+    assert ringmaster.get("/rep", headers={"Host": "balancer.example"}).status == 200

@@ -1,0 +1,28 @@
+#include "admin/guard.h"
+
+#include <openssl/crypto.h>
+
+#include "base/log.h"
+#include "http/target.h"
+
+namespace ringmaster::admin {
+
+bool is_local_host(std::string_view authority) {
+  const std::string_view host = http::host_of(authority);
+  return host == "127.0.0.1" || host == "localhost" || host == "[::1]";
+}
+
+bool shows_token(const wire::Exchange& exchange, std::string_view token) {
+  const http::Field* field = exchange.request().fields.find("authorization");
+  const std::string wanted = "Bearer " + std::string(token);
+  return !token.empty() && field != nullptr && field->value.size() == wanted.size() &&
+         CRYPTO_memcmp(field->value.data(), wanted.data(), wanted.size()) == 0;
+}
+
+void audit(const wire::Exchange& exchange, std::string_view what, std::string_view outcome) {
+  base::log::info("audit: {} from {}: {} {} {}: {}", exchange.request().fields.find("authorization") == nullptr ? "somebody" : "a holder of a token",
+                  base::address_text(exchange.client()), exchange.request().method_text, base::log::printable(exchange.path()), base::log::printable(what),
+                  base::log::printable(outcome));
+}
+
+}  // namespace ringmaster::admin

@@ -1,0 +1,19 @@
+// Who may use the APIs that change things, and the line in the log that says who did.
+#pragma once
+
+#include <string_view>
+
+#include "wire/server.h"
+
+namespace ringmaster::admin {
+
+// The Host names this machine: a name of somebody else's that leads here (DNS rebinding) does not.
+bool is_local_host(std::string_view authority);
+
+// Shows `token` as RFC 6750 has it, "Authorization: Bearer TOKEN". Compared in constant time. An empty token is shown by nobody.
+bool shows_token(const wire::Exchange& exchange, std::string_view token);
+
+// A line in the log: who has asked for which change, and what came of it.
+void audit(const wire::Exchange& exchange, std::string_view what, std::string_view outcome);
+
+}  // namespace ringmaster::admin
