@@ -15,8 +15,7 @@ bool is_local_host(std::string_view authority) {
 bool shows_token(const wire::Exchange& exchange, std::string_view token) {
   const http::Field* field = exchange.request().fields.find("authorization");
   const std::string wanted = "Bearer " + std::string(token);
-  return !token.empty() && field != nullptr && field->value.size() == wanted.size() &&
-         CRYPTO_memcmp(field->value.data(), wanted.data(), wanted.size()) == 0;
+  return !token.empty() && field != nullptr && field->value.size() == wanted.size() && CRYPTO_memcmp(field->value.data(), wanted.data(), wanted.size()) == 0;
 }
 
 void audit(const wire::Exchange& exchange, std::string_view what, std::string_view outcome) {

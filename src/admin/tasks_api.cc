@@ -1,5 +1,5 @@
-#include "admin/json_slice.h"
 #include "admin/tasks_api.h"
+#include "admin/json_slice.h"
 
 #include <fmt/format.h>
 #include <xxhash.h>

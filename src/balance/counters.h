@@ -16,8 +16,8 @@ inline constexpr std::uint32_t kCellsMax = 16384;  // replicas at a time, those 
 struct alignas(64) Cell {
   std::atomic<std::uint32_t> in_flight;
   std::atomic<std::uint32_t> good_while_ill;  // good answers that it gave while it was not ready: its checks may be wrong
-  std::atomic<std::uint64_t> requests;  // begun
-  std::atomic<std::uint64_t> failures;  // ended without a usable answer
+  std::atomic<std::uint64_t> requests;        // begun
+  std::atomic<std::uint64_t> failures;        // ended without a usable answer
 };
 static_assert(sizeof(Cell) == 64 && std::atomic<std::uint64_t>::is_always_lock_free);
 

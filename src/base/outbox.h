@@ -34,7 +34,7 @@ class Outbox {
   int fd_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::string waiting_;               // guarded by mutex_, as all below
+  std::string waiting_;              // guarded by mutex_, as all below
   std::uint64_t lines_dropped_ = 0;  // since the last that was taken
   bool writing_ = false;
 };

@@ -154,8 +154,7 @@ static void await_end(pid_t pid) {
   const auto pidfd = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
   if (pidfd < 0) return;  // it has ended, or is in another container
   pollfd ended{.fd = pidfd, .events = POLLIN, .revents = 0};
-  while (::poll(&ended, 1, -1) < 0 && errno == EINTR) {
-  }
+  while (::poll(&ended, 1, -1) < 0 && errno == EINTR) {}
   ::close(pidfd);
 }
 

@@ -15,11 +15,11 @@ struct ControlOptions {
   std::int64_t count = 0;
   std::vector<std::string> names;
   bool json = false;
-  bool watch = false;   // status: again every second
-  bool ready = false;   // status: only whether every pool can serve
-  std::string replica;  // logs: whose
-  bool follow = false;  // logs: what comes, too
-  bool no_wait = false; // stop: do not wait for the end
+  bool watch = false;    // status: again every second
+  bool ready = false;    // status: only whether every pool can serve
+  std::string replica;   // logs: whose
+  bool follow = false;   // logs: what comes, too
+  bool no_wait = false;  // stop: do not wait for the end
 };
 
 // Each prints its result, or one line to standard error. Exit code: 0, or 1 when it failed.

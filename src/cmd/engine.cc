@@ -160,8 +160,7 @@ void Engine::start_admin() {
   api_ = std::make_unique<admin::ApiV1>(
       config_, *registry_, operations_, dispatcher_.get(), [this] { return collect_metrics(); },
       [this] { return shared_->access_log ? shared_->access_log->dropped_bytes() : 0; },
-      admin::ApiV1::About{kVersion, setup_.engine, ::getpid(), setup_.workers, loop_.now()},
-      admin::ApiV1::Tokens{setup_.admin_token, setup_.admin_read_token});
+      admin::ApiV1::About{kVersion, setup_.engine, ::getpid(), setup_.workers, loop_.now()}, admin::ApiV1::Tokens{setup_.admin_token, setup_.admin_read_token});
   admin_server_ = std::make_unique<wire::Server>(loop_, *api_, limits);
   for (io::Handle& listener : admin_listeners_) admin_server_->listen(std::move(listener));
 }

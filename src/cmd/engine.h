@@ -62,8 +62,8 @@ class Engine {
   std::unique_ptr<proxy::Registry> registry_;
   std::unique_ptr<proxy::Shared> shared_;
   std::vector<std::shared_ptr<wire::ConnectionLimit>> connection_limits_;  // by listener
-  std::unique_ptr<dispatch::Dispatcher> dispatcher_;  // if there are queues
-  std::shared_ptr<const balance::View> view_;         // as last given to the workers
+  std::unique_ptr<dispatch::Dispatcher> dispatcher_;                       // if there are queues
+  std::shared_ptr<const balance::View> view_;                              // as last given to the workers
   admin::Operations operations_;
   std::vector<io::Handle> admin_listeners_;  // until there is something to show
   std::unique_ptr<admin::ClassicTasks> classic_tasks_;

@@ -1,4 +1,6 @@
 // The command line.
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
@@ -35,6 +37,11 @@ int with_config(const std::string& file, const std::function<int(const config::C
 }
 
 int check(const config::Config& config) {
+  for (const config::Pool& pool : config.pools) {
+    if (::geteuid() == 0 && !pool.command.empty() && pool.user.empty()) {
+      std::fprintf(stderr, "%s: warning: the servers of pool '%s' would run as root: give it a user = \"…\"\n", config.file.c_str(), pool.name.c_str());
+    }
+  }
   std::printf("%s: no faults; %zu listener%s, %zu pool%s\n", config.file.c_str(), config.listeners.size(), config.listeners.size() == 1 ? "" : "s",
               config.pools.size(), config.pools.size() == 1 ? "" : "s");
   return 0;

@@ -68,6 +68,35 @@ Result<void> Master::prepare_directories(const std::string& directory) {
     if (auto done = system.make_directory(made, 0750); !done) return done;
   }
   system.clear_directory(run_dir);  // sockets of processes that are gone
+  if (auto engine = prepare_for_engine_user(directory); !engine) return engine;
+  return prepare_for_users(directory);
+}
+
+// Each pool that has a user gets a folder for its sockets, in which the engine's group may connect.
+Result<void> Master::prepare_for_users(const std::string& directory) {
+  io::System& system = loop_.system();
+  const io::User own = system.own_user();
+  for (const config::Pool& pool : config_.pools) {
+    const auto user = supervise::user_of(system, pool);
+    if (!user) return base::fail(user.error().code, "pool '" + pool.name + "': " + user.error().detail);
+    if (!*user) continue;
+    if (own.user != 0 && own.user != (*user)->user) return base::fail(Code::denied, "pool '" + pool.name + "': only root can start servers as another user");
+    const std::string folder = directory + "/run/" + pool.name;
+    if (auto made = system.make_directory(folder, 0750); !made) return made;
+    system.clear_directory(folder);
+    const gid_t engine_group = handed_over_.run_as ? handed_over_.run_as->group : own.group;
+    if (auto given = system.give_directory(folder, {(*user)->user, engine_group}, 02770); !given) return given;
+    // The way there: it may be gone, but not looked around in.
+    for (const auto& [part, mode] : {std::pair(directory, 0751U), std::pair(directory + "/run", 02751U)}) {
+      if (auto opened = system.give_directory(part, {own.user, engine_group}, mode); !opened) return opened;
+    }
+  }
+  return {};
+}
+
+Result<void> Master::prepare_for_engine_user(const std::string& directory) {
+  io::System& system = loop_.system();
+  const std::string run_dir = directory + "/run";
   if (config_.engine_user.empty()) return {};
   const auto user = system.find_user(config_.engine_user);
   if (!user) return base::fail(user.error().code, "engine_user: " + user.error().detail);
@@ -186,8 +215,8 @@ void Master::stop() {
   stop_wanted_.notify();
 }
 
-// SIGTERM and SIGINT end it in order; the second one at once (its children die with it). SIGCHLD is not needed: ends are
-// seen by pidfd.
+// SIGTERM and SIGINT end it in order; the second one at once (its children die with it). SIGCHLD is for orphans only: the ends
+// of those that were started here are seen by pidfd.
 static Async<void> watch_signals(io::Loop& loop, io::Handle signals, Master& master) {
   io::Stream stream(loop, std::move(signals), Endpoint{});
   std::array<char, 1> number{};
@@ -195,6 +224,10 @@ static Async<void> watch_signals(io::Loop& loop, io::Handle signals, Master& mas
     auto read = stream.read(number, base::kNever);
     const auto got = co_await read;
     if (!got) co_return;
+    if (number[0] == SIGCHLD) {
+      loop.system().reap_orphans();
+      continue;
+    }
     if (number[0] == SIGHUP) {
       base::log::warning("the configuration is read at the start only");
       continue;
@@ -207,8 +240,9 @@ static Async<void> watch_signals(io::Loop& loop, io::Handle signals, Master& mas
 int run_master(const config::Config& config) {
   base::log::start("master", base::log::Level::info);
   io::RealSystem system;
+  system.adopt_orphans();
   system.raise_descriptor_limit();  // each server costs two, and a shell gives 1,024
-  static constexpr std::array kSignals = {SIGTERM, SIGINT, SIGHUP};
+  static constexpr std::array kSignals = {SIGTERM, SIGINT, SIGHUP, SIGCHLD};
   auto signals = system.signals(kSignals);
   if (!signals) {
     base::log::error("{}", base::describe(signals.error()));

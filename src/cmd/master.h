@@ -38,6 +38,8 @@ class Master {
   base::Result<base::Endpoint> open_group(const base::Endpoint& address, std::uint32_t members, std::vector<int>& descriptors, bool dual_stack = false);
   void write_addresses();
   base::Result<void> prepare_directories(const std::string& directory);
+  base::Result<void> prepare_for_engine_user(const std::string& directory);
+  base::Result<void> prepare_for_users(const std::string& directory);
   base::Result<supervise::Runtimes> make_runtimes();
 
   io::Loop& loop_;

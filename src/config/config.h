@@ -31,9 +31,9 @@ struct Listener {
   std::vector<base::Network> trusted;       // whose Forwarded and X-Forwarded-… fields, and PROXY headers, are believed
   bool proxy_protocol = false;              // connections begin with a PROXY header, v1 or v2
   ForwardedStyle forwarded = ForwardedStyle::x_forwarded;
-  std::uint64_t body_bytes_max = 0;  // of a request; 0: no limit
-  bool dual_stack = false;           // an IPv6 address takes IPv4 clients as well
-  bool error_detail = false;         // errors of ours tell clients which replica failed, and how full a pool is
+  std::uint64_t body_bytes_max = 0;             // of a request; 0: no limit
+  bool dual_stack = false;                      // an IPv6 address takes IPv4 clients as well
+  bool error_detail = false;                    // errors of ours tell clients which replica failed, and how full a pool is
   std::map<unsigned, std::string> error_pages;  // HTML, by status, instead of our own words
 
   const std::string* error_page(unsigned status) const {
@@ -122,6 +122,8 @@ struct Pool {
   std::string directory;
   std::vector<std::string> environment;  // "NAME=value", beside what we set
   std::vector<Limit> limits;
+  std::string user;                                   // that processes run as; empty: as the master
+  std::string group;                                  // empty: the user's own
   bool listen_fds = false;                            // hand the listening socket over (sd_listen_fds)
   Duration grace = std::chrono::seconds(5);           // from SIGTERM to SIGKILL
   Duration drain = std::chrono::seconds(30);          // for requests in flight, before SIGTERM
@@ -266,14 +268,14 @@ struct Config {
   std::string text;
   std::string state_dir = ".ringmaster";
   Duration engine_timeout = std::chrono::seconds(5);  // of silence on the link, then the engine is replaced; 0: never
-  std::string engine_user;                   // the engine runs as this user; empty: as the master's
-  Endpoint docker;                           // Docker's socket
-  unsigned workers = 0;                      // 0: one per core
-  unsigned connections_max = 8000;           // of clients, per listener
-  unsigned connections_per_address_max = 0;  // per worker; 0: no limit
-  unsigned body_rate_min = 240;              // bytes a second that a request's body must bring, after 10 s
-  unsigned response_rate_min = 0;            // bytes a second that a client must take; 0: any in each timeouts.body
-  std::uint64_t linger_bytes_max = 64 << 20;  // of a request that was answered early
+  std::string engine_user;                            // the engine runs as this user; empty: as the master's
+  Endpoint docker;                                    // Docker's socket
+  unsigned workers = 0;                               // 0: one per core
+  unsigned connections_max = 8000;                    // of clients, per listener
+  unsigned connections_per_address_max = 0;           // per worker; 0: no limit
+  unsigned body_rate_min = 240;                       // bytes a second that a request's body must bring, after 10 s
+  unsigned response_rate_min = 0;                     // bytes a second that a client must take; 0: any in each timeouts.body
+  std::uint64_t linger_bytes_max = 64 << 20;          // of a request that was answered early
   Timeouts timeouts;
   AccessLog access_log;
   Trace trace;

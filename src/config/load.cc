@@ -227,8 +227,8 @@ void check_capacity(const toml::table& root, const Config& config, Faults& fault
              "the replicas_max of all pools together are " + std::to_string(most) + "; there can be at most " + std::to_string(kMost));
 }
 
-void read_config(const toml::table& root, Config& config, Faults& faults) {
-  Reader reader(root, "the file", faults);
+// What is neither of a listener nor of a pool.
+void read_process(Reader& reader, const toml::table& root, Config& config, Faults& faults) {
   reader.text("state_dir", config.state_dir);
   if (config.state_dir.empty()) faults.add(root.get("state_dir")->source(), "state_dir must name a directory");
   reader.text("engine_user", config.engine_user);
@@ -248,6 +248,11 @@ void read_config(const toml::table& root, Config& config, Faults& faults) {
   reader.count("body_rate_min", config.body_rate_min, 0, 1'000'000'000);
   reader.count("response_rate_min", config.response_rate_min, 0, 1'000'000'000);
   reader.bytes("linger_bytes_max", config.linger_bytes_max);
+}
+
+void read_config(const toml::table& root, Config& config, Faults& faults) {
+  Reader reader(root, "the file", faults);
+  read_process(reader, root, config, faults);
   with_table(reader, "timeouts", [&](const toml::table& table) { read_timeouts(table, config.timeouts, faults); });
   with_table(reader, "admin", [&](const toml::table& table) { read_admin(table, config, faults); });
   with_table(reader, "pool", [&](const toml::table& pools) {

@@ -169,6 +169,9 @@ void read_counts(Reader& reader, const toml::table& table, Pool& pool, Faults& f
 void read_sources(Reader& reader, const toml::table& table, Pool& pool, Faults& faults) {
   read_kinds(reader, table, pool, faults);
   reader.text("directory", pool.directory);
+  reader.text("user", pool.user);
+  reader.text("group", pool.group);
+  if (!pool.group.empty() && pool.user.empty()) faults.add(table.get("group")->source(), "a group needs a user");
   reader.flag("listen_fds", pool.listen_fds);
   reader.duration("grace", pool.grace, 0ms);
   reader.duration("drain", pool.drain, 0ms);

@@ -3,11 +3,13 @@
 
 #include <execinfo.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <pwd.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -16,6 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <csignal>
@@ -102,6 +105,12 @@ std::optional<ExitStatus> RealSystem::reap(const Child& child) {
   ::kill(-child.pid, SIGKILL);  // what it left behind in its session; before its number can be another's
   int status = 0;
   if (::waitpid(child.pid, &status, WNOHANG) != child.pid) return std::nullopt;
+  if (auto known = marks_.extract(child.pid); !known.empty() && !known.mapped().empty()) {
+    static constexpr std::size_t kEndedMax = 256;
+    marks_of_ended_.push_back(std::move(known.mapped()));
+    if (marks_of_ended_.size() > kEndedMax) marks_of_ended_.pop_front();
+    reap_orphans();  // what it had started in sessions of their own has just become ours
+  }
   if (WIFSIGNALED(status)) return ExitStatus{0, WTERMSIG(status)};
   return ExitStatus{WEXITSTATUS(status), 0};
 }
@@ -162,6 +171,46 @@ void write_stack_when_asked() {
 std::string RealSystem::start_time(pid_t pid) {
   static constexpr int kStartTime = 22;
   return stat_field(std::to_string(pid), kStartTime);
+}
+
+Result<Child> RealSystem::spawn(const SpawnRequest& request) {
+  auto child = spawn_process(*this, request);
+  if (child) marks_[child->pid] = request.mark;
+  return child;
+}
+
+void RealSystem::adopt_orphans() { ::prctl(PR_SET_CHILD_SUBREAPER, 1); }
+
+// The mark in a process's environment; "" if it has none, or may not be looked at.
+static std::string mark_of(const std::string& pid) {
+  std::ifstream file("/proc/" + pid + "/environ");
+  for (std::string entry; std::getline(file, entry, '\0');) {
+    if (entry.starts_with(kMarkName) && entry.size() > kMarkName.size() && entry[kMarkName.size()] == '=') return entry.substr(kMarkName.size() + 1);
+  }
+  return "";
+}
+
+void RealSystem::reap_orphans() {
+  std::error_code error;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task", error)) {
+    std::ifstream children(task.path() / "children");
+    for (pid_t pid = 0; children >> pid;) {
+      if (marks_.contains(pid)) continue;  // one that we have started: its owner awaits its end
+      if (!marks_of_ended_.empty()) {
+        const std::string mark = mark_of(std::to_string(pid));
+        if (!mark.empty() && std::ranges::find(marks_of_ended_, mark) != marks_of_ended_.end()) ::kill(pid, SIGKILL);
+      }
+      ::waitpid(pid, nullptr, WNOHANG);
+    }
+  }
+}
+
+void RealSystem::kill_marked(const std::string& mark_prefix) {
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc", error)) {
+    const std::string pid = entry.path().filename();
+    if (pid.find_first_not_of("0123456789") == std::string::npos && mark_of(pid).starts_with(mark_prefix)) ::kill(static_cast<pid_t>(std::stol(pid)), SIGKILL);
+  }
 }
 
 // A process id is not given out again while a session bears it, so what is found is what the leader left.
@@ -295,6 +344,16 @@ Result<User> RealSystem::find_user(const std::string& name) {
     return base::fail(Code::not_found, "there is no user '" + name + "'");
   }
   return User{found->pw_uid, found->pw_gid};
+}
+
+Result<gid_t> RealSystem::find_group(const std::string& name) {
+  std::array<char, 16384> room{};
+  group entry{};
+  group* found = nullptr;
+  if (::getgrnam_r(name.c_str(), &entry, room.data(), room.size(), &found) != 0 || found == nullptr) {
+    return base::fail(Code::not_found, "there is no group '" + name + "'");
+  }
+  return found->gr_gid;
 }
 
 void RealSystem::clear_directory(const std::string& path) {

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <deque>
+#include <map>
 #include <mutex>
 #include <thread>
 
@@ -13,6 +14,9 @@ namespace ringmaster::io {
 
 // `request` as a new process (spawn.cc). Used by RealSystem::spawn only.
 Result<Child> spawn_process(System& system, const SpawnRequest& request);
+
+// The environment variable that bears SpawnRequest::mark.
+inline constexpr std::string_view kMarkName = "RINGMASTER_REPLICA";
 
 class RealSystem final : public System {
  public:
@@ -53,18 +57,22 @@ class RealSystem final : public System {
   Result<Handle> create_memory(std::size_t bytes) override;
   Result<Mapping> map(int fd) override;
 
-  Result<Child> spawn(const SpawnRequest& request) override { return spawn_process(*this, request); }
+  Result<Child> spawn(const SpawnRequest& request) override;
   void signal(const Child& child, int number) override;
   std::optional<ExitStatus> reap(const Child& child) override;
   bool is_traced(const Child& child) override;
   std::string describe_threads(const Child& child) override;
   std::string start_time(pid_t pid) override;
+  void adopt_orphans() override;
+  void reap_orphans() override;
+  void kill_marked(const std::string& mark_prefix) override;
   void kill_session(pid_t pid) override;
   std::string boot_id() override;
   Result<Handle> signals(std::span<const int> numbers) override;
   std::string own_executable() override;
   User own_user() override;
   Result<User> find_user(const std::string& name) override;
+  Result<gid_t> find_group(const std::string& name) override;
   std::uint64_t raise_descriptor_limit() override;
 
   Result<std::string> read_file(const std::string& path) override;
@@ -89,6 +97,8 @@ class RealSystem final : public System {
   int epoll_;
   int wake_;
   int signal_fd_ = -1;
+  std::map<pid_t, std::string> marks_;      // of our children that have not been reaped
+  std::deque<std::string> marks_of_ended_;  // some of the latest
   std::mutex background_mutex_;
   std::condition_variable background_wanted_;
   std::deque<std::function<void()>> background_work_;  // guarded by background_mutex_

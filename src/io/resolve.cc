@@ -13,7 +13,7 @@ namespace {
 struct Lookup {
   explicit Lookup(Loop* asking) : loop(asking) {}
   std::mutex mutex;
-  Loop* loop;  // that wants to know; null: nobody does any more. Guarded by mutex
+  Loop* loop;                                          // that wants to know; null: nobody does any more. Guarded by mutex
   std::optional<Result<std::vector<Endpoint>>> found;  // the loop's, as the next
   Signal ended;
 };

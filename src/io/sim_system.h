@@ -129,6 +129,9 @@ class SimSystem final : public System {
   bool is_traced(const Child&) override { return false; }
   std::string describe_threads(const Child&) override { return {}; }
   std::string start_time(pid_t pid) override;
+  void adopt_orphans() override {}
+  void reap_orphans() override {}
+  void kill_marked(const std::string&) override {}
   void kill_session(pid_t pid) override;
   std::string boot_id() override { return "simulated"; }
   std::uint64_t raise_descriptor_limit() override { return 1U << 20; }
@@ -140,6 +143,7 @@ class SimSystem final : public System {
   Result<void> replace_file(const std::string& path, std::string_view bytes, bool durable) override;
   Result<void> make_directory(const std::string&, unsigned) override { return {}; }
   Result<void> give_directory(const std::string&, const User&, unsigned) override { return {}; }
+  Result<gid_t> find_group(const std::string&) override { return gid_t{0}; }
   User own_user() override { return {}; }
   Result<User> find_user(const std::string&) override { return User{}; }
   void remove_file(const std::string& path) override;

@@ -134,6 +134,7 @@ Result<Prepared> prepare(const SpawnRequest& request) {
   for (const std::string& word : request.argv) p.argv.push_back(const_cast<char*>(word.c_str()));  // NOLINT: exec's type
   p.argv.push_back(nullptr);
   p.environment = request.environment;
+  if (!request.mark.empty()) p.environment.push_back(std::string(kMarkName) + "=" + request.mark);
   if (request.listen_fds) {
     p.environment.push_back("LISTEN_FDS=" + std::to_string(request.inherited.size()));
     p.listen_pid = "LISTEN_PID=" + std::string(16, '\0');

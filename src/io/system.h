@@ -102,6 +102,7 @@ struct SpawnRequest {
   std::string directory;                 // empty: ours
   std::vector<Limit> limits;
   std::optional<User> run_as;  // instead of ourselves
+  std::string mark;            // in its environment, and so in that of all its descendants: when it has ended, so have they
   std::vector<int> inherited;  // become descriptors 3, 4, … of the child
   bool listen_fds = false;     // tell the child so, as sd_listen_fds(3) has it
   bool capture_output = true;  // pipes for stdout and stderr; else ours
@@ -190,14 +191,20 @@ class System {
   // What each of its threads is doing, as far as the system tells, a line each; and asks them to write a stack trace to their
   // standard error themselves, which they do if they run at all (write_stack_when_asked).
   virtual std::string describe_threads(const Child& child) = 0;
-  virtual std::string start_time(pid_t pid) = 0;                     // tells a process from a later one of the same pid; "" if gone
+  virtual std::string start_time(pid_t pid) = 0;  // tells a process from a later one of the same pid; "" if gone
+  // From now on orphaned descendants of our children become our own children (PR_SET_CHILD_SUBREAPER), as they do for process 1.
+  virtual void adopt_orphans() = 0;
+  // After SIGCHLD: takes note of the ends of orphans, and ends those whose marked ancestor has ended.
+  virtual void reap_orphans() = 0;
+  virtual void kill_marked(const std::string& mark_prefix) = 0;      // SIGKILL to every process that bears such a mark
   virtual void kill_session(pid_t pid) = 0;                          // SIGKILL to all that is left of a session, even if its leader is gone
   virtual std::string boot_id() = 0;                                 // tells this run of the machine from others
   virtual Result<Handle> signals(std::span<const int> numbers) = 0;  // read as one byte each, a signal's number
   virtual std::string own_executable() = 0;
   virtual User own_user() = 0;
-  virtual Result<User> find_user(const std::string& name) = 0;  // with its first group. Errors: not_found
-  virtual std::uint64_t raise_descriptor_limit() = 0;           // as far as it goes; what it is then
+  virtual Result<User> find_user(const std::string& name) = 0;    // with its first group. Errors: not_found
+  virtual Result<gid_t> find_group(const std::string& name) = 0;  // Errors: not_found
+  virtual std::uint64_t raise_descriptor_limit() = 0;             // as far as it goes; what it is then
 
   // Files: small ones, read and replaced as a whole.
   virtual Result<std::string> read_file(const std::string& path) = 0;

@@ -8,8 +8,8 @@ namespace ringmaster::link {
 using nlohmann::json;
 
 static constexpr std::array<std::string_view, 5> kStates = {"starting", "running", "draining", "stopped", "backing_off"};
-static constexpr std::array<std::string_view, 11> kTypes = {"setup", "snapshot", "change",  "outcome", "drain", "hello",
-                                                           "health", "seen", "command", "resync",  "alive"};
+static constexpr std::array<std::string_view, 11> kTypes = {"setup",  "snapshot", "change",  "outcome", "drain", "hello",
+                                                            "health", "seen",     "command", "resync",  "alive"};
 
 std::string_view name(State state) { return kStates[static_cast<std::size_t>(state)]; }
 

@@ -46,7 +46,7 @@ struct Setup {
   std::string config_file;   // its name; the text comes as the first descriptor
   std::uint64_t engine = 0;  // its number, from 1
   std::uint32_t workers = 1;
-  std::string admin_token;      // that the admin API asks for; empty: none
+  std::string admin_token;  // that the admin API asks for; empty: none
   std::string admin_read_token;
   std::uint32_t listeners = 0;  // per worker; descriptors after the first two (config, counters), worker by worker
 };

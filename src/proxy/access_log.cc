@@ -7,7 +7,8 @@
 
 namespace ringmaster::proxy {
 
-AccessLogFile::AccessLogFile(io::System& system, const config::AccessLog& settings) : system_(system), path_(settings.path), in_log_(settings.path == "-"), opened_at_(system.now()) {
+AccessLogFile::AccessLogFile(io::System& system, const config::AccessLog& settings)
+    : system_(system), path_(settings.path), in_log_(settings.path == "-"), opened_at_(system.now()) {
   if (in_log_) return;
   auto opened = system.open_append(settings.path);
   if (opened) {
@@ -113,7 +114,8 @@ void AccessLog::add(const wire::Handler::Refused& refused) {
     fmt::format_to(std::back_inserter(buffer_), "\"-\" {} 0\n", refused.status);
   } else {
     append_json_start();
-    fmt::format_to(std::back_inserter(buffer_), ",\"client\":\"{}\",\"reason\":\"{}\",\"status\":{},\"complete\":true}}\n", client, refused.why, refused.status);
+    fmt::format_to(std::back_inserter(buffer_), ",\"client\":\"{}\",\"reason\":\"{}\",\"status\":{},\"complete\":true}}\n", client, refused.why,
+                   refused.status);
   }
   if (buffer_.size() >= kBufferBytes) flush();
 }

@@ -32,7 +32,7 @@ class Attempt {
   wire::ResponseReader& reader() { return workspace_->reader; }
   io::Stream& stream() { return connection_->stream(); }
   Upstream& upstream() { return upstream_; }
-  bool streamed() const { return streamed_; }                                              // part of the body was read for good: it cannot be sent again
+  bool streamed() const { return streamed_; }  // part of the body was read for good: it cannot be sent again
   // Goes by this connection instead of one of the pool's; before begin(). It is the client's own: see Pinned.
   void use(std::unique_ptr<wire::ClientConnection> own) {
     connection_ = std::move(own);

@@ -134,8 +134,7 @@ bool Frontend::misleads(const wire::Exchange& exchange, const Route* route, std:
   if (route != nullptr && route->paths == config::Paths::strict) return !normal || http::is_ambiguous_path(head.path);
   if (normal) return false;
   const auto as_it_stands = routes_.match(head, head.path);
-  const bool raw = (route != nullptr && route->paths == config::Paths::raw) ||
-                   (as_it_stands && config_.routes[*as_it_stands].paths == config::Paths::raw);
+  const bool raw = (route != nullptr && route->paths == config::Paths::raw) || (as_it_stands && config_.routes[*as_it_stands].paths == config::Paths::raw);
   return raw && as_it_stands.value_or(config_.routes.size()) != index;
 }
 

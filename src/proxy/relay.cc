@@ -354,10 +354,9 @@ Async<void> Relay::refuse_full() {
   const balance::PoolStatus& status = *pool.status;
   const std::uint64_t used = status.ready.load() + (status.panic(pool.panic_below_percent) ? status.doubtful.load() : 0);
   const std::uint64_t capacity = pool.max_in_flight * used;
-  body = fmt::format(
-      R"({{"message":"<Error> {}","status":"failure","in_flight":{},"capacity":{},"queue":{},"queue_length":{},"retry_after_ms":{}}})"
-      "\n",
-      reason_, pool.status->in_flight.load(std::memory_order_relaxed), capacity, pool_.queue.length(), pool_.settings.queue_length, ms);
+  body = fmt::format(R"({{"message":"<Error> {}","status":"failure","in_flight":{},"capacity":{},"queue":{},"queue_length":{},"retry_after_ms":{}}})"
+                     "\n",
+                     reason_, pool.status->in_flight.load(std::memory_order_relaxed), capacity, pool_.queue.length(), pool_.settings.queue_length, ms);
   co_await exchange_.reply(503, "application/json", body, retry_after);
 }
 

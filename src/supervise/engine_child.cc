@@ -20,8 +20,8 @@ struct EngineChild::Generation {
   io::Process process;
   std::shared_ptr<link::Channel> channel;
   io::Mapping counters;
-  io::Child child;           // without descriptors: for questions about it
-  bool heard_of = false;     // since watch() looked last
+  io::Child child;        // without descriptors: for questions about it
+  bool heard_of = false;  // since watch() looked last
   bool ever_heard_of = false;
 };
 
@@ -41,8 +41,7 @@ Fleet::Engine EngineChild::for_fleet() {
   engine.work = [this](std::uint32_t number) -> Work {
     if (current_ == nullptr) return {};
     const balance::Cell& cell = static_cast<const balance::Cell*>(current_->counters.memory.get())[number];
-    return {cell.in_flight.load(std::memory_order_acquire), cell.failures.load(std::memory_order_relaxed),
-            cell.good_while_ill.load(std::memory_order_relaxed)};
+    return {cell.in_flight.load(std::memory_order_acquire), cell.failures.load(std::memory_order_relaxed), cell.good_while_ill.load(std::memory_order_relaxed)};
   };
   return engine;
 }
@@ -84,7 +83,8 @@ Result<std::unique_ptr<EngineChild::Generation>> EngineChild::start() {
                             .workers = listening_.workers,
                             .admin_token = listening_.admin_token,
                             .admin_read_token = listening_.admin_read_token,
-                            .listeners = listening_.per_worker}, descriptors);
+                            .listeners = listening_.per_worker},
+                descriptors);
   const pid_t pid = child->pid;
   return std::unique_ptr<Generation>(
       new Generation{io::Process(loop_, std::move(*child)), std::move(channel), std::move(*mapping), io::Child{.pid = pid, .pidfd = {}, .output = {}}});

@@ -28,7 +28,7 @@ namespace ringmaster::supervise {
 // What a replica has done and does, as the counters tell.
 struct Work {
   std::uint32_t in_flight = 0;
-  std::uint64_t failures = 0;            // no usable answer
+  std::uint64_t failures = 0;        // no usable answer
   std::uint32_t good_while_ill = 0;  // good answers while its checks failed
 };
 

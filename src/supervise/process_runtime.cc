@@ -49,10 +49,23 @@ class RunningProcess final : public Running {
 ProcessRuntime::ProcessRuntime(io::Loop& loop, std::string run_dir)
     : loop_(loop), run_dir_(std::move(run_dir)), own_executable_(loop.system().own_executable()) {}
 
+Result<std::optional<io::User>> user_of(io::System& system, const config::Pool& pool) {
+  if (pool.user.empty()) return std::nullopt;
+  auto user = system.find_user(pool.user);
+  if (!user) return std::unexpected(user.error());
+  if (!pool.group.empty()) {
+    const auto group = system.find_group(pool.group);
+    if (!group) return std::unexpected(group.error());
+    user->group = *group;
+  }
+  return std::optional(*user);
+}
+
 // Where this epoch will listen.
 Result<Endpoint> ProcessRuntime::endpoint_for(const Launch& launch) {
   if (launch.pool.on_unix_socket()) {
-    return Endpoint::unix_socket(run_dir_ + "/" + launch.pool.name + "." + std::to_string(launch.slot) + "." + std::to_string(launch.epoch) + ".sock");
+    return Endpoint::unix_socket(run_dir_ + "/" + launch.pool.name + (launch.pool.user.empty() ? "." : "/") + std::to_string(launch.slot) + "." +
+                                 std::to_string(launch.epoch) + ".sock");
   }
   return io::free_port(loop_.system());  // if it is taken before the replica has it, that fails, and the next epoch has another one
 }
@@ -95,6 +108,10 @@ Async<Result<std::unique_ptr<Running>>> ProcessRuntime::start(Launch launch) {
   request.argv = command_of(launch, *endpoint);
   request.environment = environment_of(launch, *endpoint);
   request.directory = launch.pool.directory;
+  request.mark = run_dir_.substr(0, run_dir_.rfind('/') + 1) + launch.pool.name + "." + std::to_string(launch.slot) + "." + std::to_string(launch.epoch);
+  const auto user = user_of(loop_.system(), launch.pool);
+  if (!user) co_return std::unexpected(user.error());
+  if (loop_.system().own_user().user == 0) request.run_as = *user;  // else it is our own already, as prepare_for_users() has seen
   for (const config::Limit& limit : launch.pool.limits) request.limits.push_back({limit.resource, limit.value});
   if (!endpoint->path.empty()) loop_.system().remove_file(endpoint->path);
   io::Handle listening;

@@ -6,6 +6,10 @@
 
 namespace ringmaster::supervise {
 
+// Whom a pool's processes run as; nothing: the master's own user. Error: there is no such user or group.
+base::Result<std::optional<io::User>> user_of(io::System& system, const config::Pool& pool);
+
+// A pool with a user has a folder of its own for its sockets, run_dir/<pool>, which that user may write to.
 class ProcessRuntime final : public Runtime {
  public:
   // `run_dir`: where sockets go; absolute, since replicas may have another working directory.

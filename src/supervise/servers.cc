@@ -83,7 +83,8 @@ Outcome Fleet::register_server(const link::Command& command) {
     };
     const auto neighbours = std::ranges::count_if(seats, is_neighbour) - (namesake != nullptr && is_neighbour(std::pair(0, namesake)) ? 1 : 0);
     if (neighbours >= pool->registration.per_peer_max) {
-      return refuse(Code::too_large, "there are " + std::to_string(neighbours) + " servers at that address already; a token would lift the limit (per_peer_max)");
+      return refuse(Code::too_large,
+                    "there are " + std::to_string(neighbours) + " servers at that address already; a token would lift the limit (per_peer_max)");
     }
   }
   if (namesake == nullptr && known == nullptr) {

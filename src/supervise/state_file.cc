@@ -105,6 +105,7 @@ unsigned StateFile::kill_leftovers() {
   if (!text) return 0;
   unsigned killed = 0;
   try {
+    system_->kill_marked(directory_ + "/");  // whatever has left its session
     const json root = json::parse(*text);
     if (root.at("boot").get<std::string>() != system_->boot_id()) return 0;
     for (const json& child : root.at("children")) {

@@ -38,7 +38,7 @@ struct ServerLimits {
   std::uint64_t linger_bytes_max = 64 << 20;
   unsigned connections_max = 16000;
   std::shared_ptr<ConnectionLimit> connections;  // counts them together with those of other servers; null: alone
-  unsigned connections_per_address_max = 0;  // 0: no limit
+  unsigned connections_per_address_max = 0;      // 0: no limit
   // Bytes a second that a body must bring on the whole, after kBodyGrace; 0: no limit. A client that sends one byte before
   // each timeout would else hold its connection, and a replica's, for ever.
   unsigned body_rate_min = 0;
@@ -94,7 +94,7 @@ class Exchange {
   const Endpoint& client() const { return client_ ? *client_ : peer_; }
   void set_client(const Endpoint& client) { client_ = client; }
   io::Loop& loop() const { return stream_.watch().loop(); }
-  io::Watch& client_watch() const { return stream_.watch(); }  // for a HangupGuard
+  io::Watch& client_watch() const { return stream_.watch(); }     // for a HangupGuard
   std::unique_ptr<Companion>& companion() { return companion_; }  // of the client's connection; null at first
 
   // --- the request's body ---
