@@ -343,7 +343,7 @@ Async<void> TasksApi::post(wire::Exchange& exchange, std::string_view path) {
   const std::string_view subject = path.substr(0, colon);
   const bool is_put = exchange.request().method == Method::put;
   // Those without a body.
-  if (!is_put && (verb == "cancel" || verb == "retry") && subject.starts_with("/v1/tasks/")) {
+  if (!is_put && (verb == "cancel" || verb == "retry" || verb == "resend") && subject.starts_with("/v1/tasks/")) {
     co_await act(exchange, subject.substr(kTasks.size() + 1), verb);
     co_return;
   }
@@ -464,6 +464,8 @@ Async<void> TasksApi::act(wire::Exchange& exchange, std::string_view text, std::
   Result<LivePtr> done = base::fail(Code::internal);
   if (verb == "cancel") {
     done = co_await dispatcher_->cancel(*id);
+  } else if (verb == "resend") {
+    done = co_await dispatcher_->resend(*id);
   } else {
     done = co_await dispatcher_->retry(*id);
   }

@@ -1,6 +1,6 @@
 // Tasks, queues and pull workers, on the admin API's address. Errors are problem details (RFC 9457).
 //
-//   POST /v1/tasks   GET /v1/tasks?…   GET /v1/tasks/{id}[/result|/events]   POST /v1/tasks/{id}:cancel|:retry
+//   POST /v1/tasks   GET /v1/tasks?…   GET /v1/tasks/{id}[/result|/events]   POST /v1/tasks/{id}:cancel|:retry|:resend
 //   POST /v1/tasks:batch   GET|PUT /v1/queues[/{q}]   POST /v1/queues/{q}:pause|:resume
 //   POST /v1/work:lease|:heartbeat|:complete|:fail
 //

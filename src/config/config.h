@@ -231,12 +231,15 @@ struct Queue {
 struct Tasks {
   std::uint64_t payload_bytes_max = 64 << 10;
   std::uint64_t result_bytes_max = 1 << 20;
-  std::uint64_t waiting_bytes_max = 1 << 30;   // payloads of all tasks that are not done: they are in memory
+  std::uint64_t waiting_bytes_max = 1 << 30;   // memory of all tasks that are not done
   Duration keep = std::chrono::hours(24 * 7);  // final tasks
   unsigned keep_max = 1'000'000;
   bool log = false;                    // each that ends
   std::vector<std::string> callbacks;  // URLs that may be told, with all below them; empty: none
   std::string callback_secret;
+  unsigned callback_tries = 10;
+  Duration callback_back_off = std::chrono::seconds(1);  // after the first try; then doubled
+  Duration callback_back_off_max = std::chrono::minutes(5);
 };
 
 struct Timeouts {

@@ -75,6 +75,9 @@ void read_tasks(const toml::table& table, Tasks& tasks, Faults& faults) {
     }
   }
   reader.text("callback_secret", tasks.callback_secret);
+  reader.count("callback_tries", tasks.callback_tries, 1, 1000);
+  reader.duration("callback_back_off", tasks.callback_back_off, 10ms);
+  reader.duration("callback_back_off_max", tasks.callback_back_off_max, 10ms);
   if (!tasks.callbacks.empty() && tasks.callback_secret.size() < 16) {
     faults.add(table.source(), "callbacks are signed: callback_secret needs 16 characters or more");
   }

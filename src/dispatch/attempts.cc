@@ -223,6 +223,7 @@ Async<void> Dispatcher::run(Queue& queue, LivePtr live, Place place, bool begun)
   --queue.in_progress;
   const bool mine = is_mine();
   if (mine) {
+    live->task.progress.crashes = 0;
     queue.figures.failures += outcome.kind == Kind::failure || outcome.kind == Kind::rejected ? 1 : 0;
     CHECK(task::conclude(live->task, attempt, std::move(outcome), queue.back_off, now(), loop_.random()).has_value());
   }

@@ -61,11 +61,11 @@ Async<Result<void>> Dispatcher::tell_once(std::uint64_t id) {
 }
 
 Async<void> Dispatcher::tell(std::uint64_t id) {
-  static constexpr unsigned kTries = 10;
   static constexpr unsigned kAtOnce = 32;
-  static constexpr task::BackOff kBackOff{1000, 300'000};
+  const config::Tasks& settings = config_.tasks;
+  const task::BackOff back_off{settings.callback_back_off / 1ms, settings.callback_back_off_max / 1ms};
   Result<void> told;
-  for (unsigned tries = 1; tries <= kTries; ++tries) {
+  for (unsigned tries = 1; tries <= settings.callback_tries; ++tries) {
     while (telling_ >= kAtOnce) {
       const Code woken = co_await told_.wait(loop_);
       if (woken == Code::cancelled) co_return;
@@ -75,8 +75,8 @@ Async<void> Dispatcher::tell(std::uint64_t id) {
     --telling_;
     told_.notify();
     if (!told && told.error().code == Code::cancelled) co_return;  // still due for the next owner
-    if (told || tries == kTries || told.error().code == Code::denied || told.error().code == Code::not_found) break;
-    const Code slept = co_await loop_.sleep(std::chrono::milliseconds(task::delay(kBackOff, tries, loop_.random())));
+    if (told || tries == settings.callback_tries || told.error().code == Code::denied || told.error().code == Code::not_found) break;
+    const Code slept = co_await loop_.sleep(std::chrono::milliseconds(task::delay(back_off, tries, loop_.random())));
     if (slept == Code::cancelled) co_return;
   }
   if (!told) base::log::warning("task {}: its callback was not told: {}", task::to_text(id), base::log::printable(base::describe(told.error())));

@@ -36,7 +36,25 @@ Async<void> Dispatcher::finish_offers(Time deadline) {
   }
 }
 
+// Tasks that come while the store opens, after a start or a crash of ours, wait for it: until their deadline, or for some
+// seconds. Whoever calls looks at not_ready_ next.
+Async<void> Dispatcher::until_open(Millis deadline) {
+  static constexpr Duration kPatience = 10s;
+  static constexpr unsigned kWaitingMax = 10'000;
+  if (!opening_ || wait_to_submit_ >= kWaitingMax) co_return;
+  Time until = loop_.now() + kPatience;
+  if (deadline != 0) until = std::min(until, loop_.now() + std::chrono::milliseconds(std::max<Millis>(deadline - now(), 0)));
+  ++wait_to_submit_;
+  while (opening_) {
+    const Code woken = co_await opened_.wait(loop_, until);
+    if (woken != Code::ok) break;
+  }
+  --wait_to_submit_;
+}
+
 void Dispatcher::begin_stop() {
+  opening_ = false;
+  opened_.notify();
   not_ready_ = "stopping";
   stopping_ = true;
   for (const auto& [name, queue] : queues_) queue->arrived.notify();
@@ -88,12 +106,16 @@ Async<void> Dispatcher::open() {
     if (opened) break;
     if (not_ready_ != base::describe(opened.error())) base::log::error("tasks: {}", base::describe(opened.error()));
     not_ready_ = base::describe(opened.error());
+    opening_ = false;
+    opened_.notify();
     const Code slept = co_await loop_.sleep(kStoreRetry);
     if (slept == Code::cancelled) co_return;
   }
   journal_ = std::make_unique<Journal>(loop_, *store_);
   not_ready_.clear();
   take_up(std::move(found));
+  opening_ = false;
+  opened_.notify();
   scope_.spawn(follow_clock());
   scope_.spawn(keep_house());
   adopt(view_);
@@ -146,9 +168,13 @@ void Dispatcher::take_up_task(Task task, Millis time) {
     ++found->second->in_progress;
     set_alarm(live);
   } else {
-    CHECK(task::conclude(live->task, live->task.progress.attempt, {task::Outcome::Kind::interrupted, "the engine ended during the attempt"},
-                         found->second->back_off, time, loop_.random())
-              .has_value());
+    // Once is an accident; a task whose every attempt ends so is more likely the cause.
+    static constexpr unsigned kCrashesMax = 3;
+    using Kind = task::Outcome::Kind;
+    const unsigned crashes = ++live->task.progress.crashes;
+    const std::string why = "the engine ended during the attempt" + (crashes == 1 ? "" : ", " + std::to_string(crashes) + " times in a row");
+    const Kind kind = crashes < kCrashesMax ? Kind::interrupted : Kind::rejected;
+    CHECK(task::conclude(live->task, live->task.progress.attempt, {kind, why}, found->second->back_off, time, loop_.random()).has_value());
     scope_.spawn(save(live));
   }
 }
@@ -187,6 +213,7 @@ Async<Result<LivePtr>> Dispatcher::save_and_tell(LivePtr live) {
 
 // Its present state is on disk: what follows from it.
 void Dispatcher::saved(const LivePtr& live) {
+  if (!queues_.contains(live->task.spec.queue)) return;  // a callback of a queue that was taken out of the configuration
   Queue& queue = queue_of(*live);
   const State state = live->task.progress.state;
   set_alarm(live);
@@ -215,16 +242,23 @@ void Dispatcher::count_end(Queue& queue) {
 
 Dispatcher::Queue& Dispatcher::queue_of(const Live& live) { return *queues_.find(live.task.spec.queue)->second; }
 
+// What a task that is not done takes of the memory: its texts, and itself with its places in our tables.
+static std::uint64_t cost_of(const task::Spec& spec) {
+  static constexpr std::uint64_t kTables = 400;  // nodes of live_, of the queue's order, of alarms
+  return sizeof(Live) + kTables + spec.payload.size() + spec.queue.size() + spec.type.size() + 2 * spec.unique_key.size() +
+         spec.idempotency_key.size() + spec.callback.size();
+}
+
 void Dispatcher::enter(const LivePtr& live) {
   live_[live->task.id] = live;
   ++queue_of(*live).live;
-  live_bytes_ += live->task.spec.payload.size();
+  live_bytes_ += cost_of(live->task.spec);
   if (!live->task.spec.unique_key.empty()) unique_[{live->task.spec.queue, live->task.spec.unique_key}] = live->task.id;
 }
 
 void Dispatcher::forget(const Live& live) {
   --queue_of(live).live;
-  live_bytes_ -= live.task.spec.payload.size();
+  live_bytes_ -= cost_of(live.task.spec);
   if (!live.task.spec.unique_key.empty()) unique_.erase({live.task.spec.queue, live.task.spec.unique_key});
   if (live.alarm != 0) alarms_.erase({live.alarm, live.task.id});
   live_.erase(live.task.id);
@@ -300,7 +334,7 @@ Async<void> Dispatcher::keep_house() {
       if (woken == Code::cancelled) co_return;
     }
     sweeping_ = true;
-    const auto deleted = co_await journal_->sweep(retention, now(), kStep);
+    const auto deleted = co_await journal_->sweep(retention, retention_clock_.read(now(), loop_.now()), kStep);
     sweeping_ = false;
     swept_.notify();
     if (!deleted) base::log::warning("tasks: old ones could not be deleted: {}", base::describe(deleted.error()));
@@ -334,6 +368,7 @@ Result<Dispatcher::Queue*> Dispatcher::queue_for(const task::Spec& spec) {
 }
 
 Async<Result<LivePtr>> Dispatcher::submit(task::Spec spec, bool only_now) {
+  co_await until_open(spec.deadline);
   const auto queue = queue_for(spec);
   if (!queue) co_return std::unexpected(queue.error());
   if (spec.idempotency_key.empty()) co_return co_await accept(**queue, std::move(spec), only_now);
@@ -372,7 +407,7 @@ Result<void> Dispatcher::refuse(Queue& queue, const task::Spec& spec, bool nobod
     return base::fail(Code::full, std::move(why));
   };
   if (queue.live >= queue.settings.length_max) return full("the queue is full: it has " + std::to_string(queue.live) + " tasks");
-  if (live_bytes_ + spec.payload.size() > config_.tasks.waiting_bytes_max) return full("the tasks that wait have too many bytes");
+  if (live_bytes_ + cost_of(spec) > config_.tasks.waiting_bytes_max) return full("the tasks that wait have too many bytes");
   if (nobody_free) return full(queue.state.paused ? "the queue is paused" : "all replicas are busy");
   return {};
 }
@@ -486,6 +521,20 @@ Async<Result<LivePtr>> Dispatcher::cancel(std::uint64_t id) {
   if (live->offering != nullptr) live->offering->cancel();
   wake(queue_of(*live));
   co_return co_await save_and_tell(live);
+}
+
+Async<Result<LivePtr>> Dispatcher::resend(std::uint64_t id) {
+  auto found = co_await find(id);
+  if (!found) co_return found;
+  const LivePtr live = *found;
+  Progress& progress = live->task.progress;
+  if (live->task.spec.callback.empty()) co_return base::fail(Code::invalid, "the task has no callback", Source::client);
+  if (!task::is_final(progress.state)) co_return base::fail(Code::exists, "the task is " + std::string(task::name(progress.state)), Source::client);
+  if (progress.callback == task::Callback::due) co_return base::fail(Code::exists, "its callback is being told", Source::client);
+  progress.callback = task::Callback::due;
+  auto saved_one = co_await save_and_tell(live);
+  scope_.spawn(tell(id));
+  co_return saved_one;
 }
 
 Async<Result<LivePtr>> Dispatcher::retry(std::uint64_t id) {

@@ -18,6 +18,7 @@
 #include "balance/admission.h"
 #include "config/config.h"
 #include "dispatch/journal.h"
+#include "dispatch/steady_clock.h"
 #include "task/pending.h"
 #include "wire/client.h"
 
@@ -90,6 +91,8 @@ class Dispatcher {
   Async<Result<std::vector<Task>>> list(Filter filter, std::uint64_t before, std::size_t most);
   Async<Result<LivePtr>> cancel(std::uint64_t id);
   Async<Result<LivePtr>> retry(std::uint64_t id);
+  // Its callback is told once more, though it was told, or given up.
+  Async<Result<LivePtr>> resend(std::uint64_t id);
   // Waits until all of it that is known is committed. False: that takes too long (the disk is full), or cancelled.
   Async<bool> await_commit(const LivePtr& live);
   // Waits until it is final, or `deadline`, or cancelled.
@@ -128,6 +131,7 @@ class Dispatcher {
   struct PoolWaiter;
 
   // dispatcher.cc
+  Async<void> until_open(Millis deadline);
   Async<void> open();
   // What a store has when it is opened.
   struct Found {
@@ -191,7 +195,11 @@ class Dispatcher {
   std::unique_ptr<Store> store_;
   std::unique_ptr<Journal> journal_;
   std::unique_ptr<io::LoopThread> reader_;  // reads of the store: some take milliseconds
-  std::uint64_t live_bytes_ = 0;            // payloads in memory
+  std::uint64_t live_bytes_ = 0;            // of tasks in memory
+  bool opening_ = true;                     // for the first time, and nothing is wrong so far
+  io::Signal opened_;                       // it is not opening any more
+  unsigned wait_to_submit_ = 0;
+  SteadyClock retention_clock_;
   std::string not_ready_ = "the store of tasks is being opened";
   bool stopping_ = false;
   io::Signal offer_ended_;

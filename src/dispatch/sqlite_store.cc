@@ -31,21 +31,24 @@ CREATE INDEX task_finished ON task (finished) WHERE finished > 0;
 CREATE INDEX task_callback_due ON task (id) WHERE callback = 1;
 CREATE UNIQUE INDEX task_by_key ON task (idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE TABLE queue (name TEXT PRIMARY KEY, paused INTEGER NOT NULL, in_progress_max INTEGER NOT NULL) STRICT;
+)sql",
+                                    R"sql(
+ALTER TABLE task ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;
 )sql"};
 
 constexpr std::string_view kInsert =
     "INSERT INTO task (id, created, queue, type, priority, timeout, failures_max, unique_key, idempotency_key, fingerprint, callback_url, state,"
-    " attempt, failures, replica, run_at, deadline, started, finished, lease_until, result_type, error, callback, result, payload)"
-    " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+    " attempt, failures, replica, run_at, deadline, started, finished, lease_until, result_type, error, callback, crashes, result, payload)"
+    " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
 constexpr std::string_view kUpdate =
     "UPDATE task SET state=?, attempt=?, failures=?, replica=?, run_at=?, deadline=?, started=?, finished=?, lease_until=?, result_type=?,"
-    " error=?, callback=?, result=? WHERE id=?";
+    " error=?, callback=?, crashes=?, result=? WHERE id=?";
 // All columns, in the order of the table; `payload` and `result` as given.
 std::string select(const char* payload, const char* result) {
   return std::string("SELECT id, created, queue, type, ") + payload +
          ", priority, timeout, failures_max, unique_key, idempotency_key, fingerprint, callback_url, state, attempt, failures, replica, run_at, deadline,"
          " started, finished, lease_until, " +
-         result + ", result_type, error, callback FROM task ";
+         result + ", result_type, error, callback, crashes FROM task ";
 }
 std::string select_whole() { return select("payload", "result"); }
 
@@ -53,7 +56,7 @@ void bind(Statement& statement, const Progress& progress) {
   statement.bind(static_cast<std::int64_t>(progress.state)).bind(std::int64_t{progress.attempt}).bind(std::int64_t{progress.failures});
   statement.bind_or_null(progress.replica).bind(progress.run_at).bind(progress.deadline).bind(progress.started).bind(progress.finished);
   statement.bind(progress.lease_until).bind_or_null(progress.result_type).bind_or_null(progress.error);
-  statement.bind(static_cast<std::int64_t>(progress.callback)).bind_blob(progress.result);
+  statement.bind(static_cast<std::int64_t>(progress.callback)).bind(std::int64_t{progress.crashes}).bind_blob(progress.result);
 }
 
 Task read_task(Statement& row) {
@@ -84,6 +87,7 @@ Task read_task(Statement& row) {
   progress.result_type = row.text();
   progress.error = row.text();
   progress.callback = static_cast<task::Callback>(row.number());
+  progress.crashes = static_cast<unsigned>(row.number());
   return task;
 }
 

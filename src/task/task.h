@@ -53,6 +53,7 @@ struct Progress {
   State state = State::pending;
   unsigned attempt = 0;   // the present or last one
   unsigned failures = 0;  // attempts that count against Spec::failures_max
+  unsigned crashes = 0;   // attempts in a row during which our engine ended
   std::string replica;    // who has, or had, the last attempt
   Millis run_at = 0;      // scheduled: until then
   Millis deadline = 0;    // as asked for, until retry() drops it; 0: none
