@@ -132,7 +132,11 @@ Async<void> ApiV1::write(wire::Exchange& exchange, std::string_view path) {
     command.act = Act::stop;
     const link::Outcome outcome = co_await operations_.execute(command);
     audit(exchange, "", outcome.code == Code::ok ? "done" : "refused: " + outcome.detail);
-    const json value = {{"status", outcome.code == Code::ok ? "stopping" : outcome.detail}, {"pid", ::getppid()}};  // the master's
+    // The master, for whoever wants to await its end: its number alone could be another's, elsewhere.
+    io::System& system = exchange.loop().system();
+    const pid_t master = ::getppid();
+    const json value = {{"status", outcome.code == Code::ok ? "stopping" : outcome.detail},
+                        {"master", {{"pid", master}, {"start", system.start_time(master)}, {"boot", system.boot_id()}}}};
     co_await reply(exchange, value, 202);
   } else if (path.starts_with(kPool) && path.ends_with(kReplicas) && path.size() > kPool.size() + kReplicas.size()) {
     if (method == Method::post || method == Method::delete_) {

@@ -1,5 +1,6 @@
 #include "base/outbox.h"
 
+#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -45,13 +46,23 @@ void Outbox::write_on() {
     writing_ = true;
     lock.unlock();
     std::string_view rest = batch;
+    std::uint64_t lost = 0;
     while (!rest.empty()) {
       const ssize_t put = ::write(fd_, rest.data(), rest.size());
       if (put < 0 && errno == EINTR) continue;
-      if (put < 0) break;  // nobody can be told
+      if (put < 0 && errno == EAGAIN) {  // somebody who shares the descriptor has made it non-blocking
+        pollfd writable{.fd = fd_, .events = POLLOUT, .revents = 0};
+        ::poll(&writable, 1, -1);
+        continue;
+      }
+      if (put < 0) {
+        lost += static_cast<std::uint64_t>(std::ranges::count(rest, '\n'));
+        break;
+      }
       rest.remove_prefix(static_cast<std::size_t>(put));
     }
     lock.lock();
+    lines_dropped_ += lost;
     writing_ = false;
     changed_.notify_all();
   }

@@ -67,6 +67,20 @@ static std::vector<std::string> locate(const AdminAddress& admin, std::string& t
   return {};
 }
 
+bool answers(const AdminAddress& admin) {
+  io::RealSystem system;
+  io::Loop loop(system);
+  std::string token_file;
+  const auto located = locate(admin, token_file);
+  wire::FetchRequest request;
+  request.target = "/healthz";
+  base::Result<wire::FetchResponse> response = base::fail(base::Code::internal);
+  static constexpr unsigned kSeconds = 2;
+  loop.root().spawn(ask(loop, located, request, kSeconds, response));
+  loop.run();
+  return response.has_value();
+}
+
 std::optional<json> call(const AdminAddress& where, const std::string& method, const std::string& path, const json& body, unsigned timeout_s) {
   io::RealSystem system;
   io::Loop loop(system);

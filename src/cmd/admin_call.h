@@ -19,4 +19,7 @@ struct AdminAddress {
 std::optional<nlohmann::json> call(const AdminAddress& admin, const std::string& method, const std::string& path, const nlohmann::json& body,
                                    unsigned timeout_s = 60);
 
+// Whether anything answers there at all.
+bool answers(const AdminAddress& admin);
+
 }  // namespace ringmaster::cmd

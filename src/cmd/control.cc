@@ -164,8 +164,14 @@ int run_stop(const ControlOptions& options) {
   std::printf("stopping\n");
   if (options.no_wait) return 0;
   std::fflush(stdout);
-  const auto pid = answer->value("pid", pid_t{0});
-  if (pid > 1) await_end(pid);
+  const json master = answer->value("master", json::object());
+  const auto pid = master.value("pid", pid_t{0});
+  io::RealSystem system;
+  if (pid > 0 && system.boot_id() == master.value("boot", "") && system.start_time(pid) == master.value("start", "?")) {
+    await_end(pid);
+  } else {  // on another machine, in another container, or gone already
+    while (answers(options.admin)) pause(200ms);
+  }
   return 0;
 }
 

@@ -294,7 +294,7 @@ Async<void> Engine::beat() {
   for (std::uint64_t round = 1;; ++round) {
     const Code slept = co_await loop_.sleep(config_.engine_timeout / kBeatsPerTimeout);
     if (slept == Code::cancelled) co_return;
-    if (std::ranges::all_of(answered_, [&](std::uint64_t answered) { return answered + 1 >= round; })) channel_.send(link::Alive{});
+    if (workers_.empty() || std::ranges::all_of(answered_, [&](std::uint64_t answered) { return answered + 1 >= round; })) channel_.send(link::Alive{});
     for (const auto& worker : workers_) {
       worker->thread->loop().post([this, number = worker->number, round] { loop_.post([this, number, round] { answered_[number] = round; }); });
     }

@@ -203,10 +203,15 @@ Async<void> Master::run() {
   co_await engine_->stop(drain);
   co_await resolver_->stop();
   if (containers_) containers_->stopping();
-  co_await fleet_->stop();
+  const bool wound_up = co_await fleet_->stop();
   if (containers_) co_await containers_->stop();
   co_await engine.join();
   loop_.system().remove_file(state_->directory() + "/admin.sock");
+  if (!wound_up) {
+    base::log::error("the set of replicas could not be saved: the disk does not answer");
+    base::log::flush();
+    ::_exit(1);
+  }
   base::log::info("stopped");
 }
 

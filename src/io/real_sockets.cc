@@ -224,6 +224,11 @@ std::size_t RealSystem::unacknowledged(int fd) {
   return ::ioctl(fd, SIOCOUTQ, &bytes) == 0 && bytes > 0 ? static_cast<std::size_t>(bytes) : 0;
 }
 
+bool RealSystem::has_unread(int fd) {
+  int bytes = 0;
+  return ::ioctl(fd, FIONREAD, &bytes) == 0 && bytes > 0;
+}
+
 void RealSystem::shutdown_write(int fd) { ::shutdown(fd, SHUT_WR); }
 
 void RealSystem::reset_on_close(int fd) {
@@ -367,14 +372,27 @@ static Result<std::vector<Endpoint>> look_up(const std::string& host, std::uint1
   return endpoints;
 }
 
+// Lookups under way in this process: a name server that does not answer holds each for a minute.
+static std::atomic<int> lookups = 0;
+
 void RealSystem::resolve(std::string host, std::uint16_t port, std::function<void(Result<std::vector<Endpoint>>)> done) {
+  static constexpr int kLookupsMax = 256;
+  if (lookups.fetch_add(1) >= kLookupsMax) {
+    --lookups;
+    done(base::fail(Code::full, "'" + host + "' is not looked up: too many names are being looked up already"));
+    return;
+  }
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
   ::pthread_sigmask(SIG_SETMASK, &all, &before);  // signals are for the loops' threads
   try {
-    std::thread([host = std::move(host), port, done] { done(look_up(host, port)); }).detach();
+    std::thread([host = std::move(host), port, done] {
+      done(look_up(host, port));
+      --lookups;
+    }).detach();
   } catch (const std::system_error& error) {  // the standard library's way to say that there can be no more threads
+    --lookups;
     done(base::fail(Code::full, std::string("a name cannot be looked up: ") + error.what()));
   }
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);

@@ -39,6 +39,7 @@ class RealSystem final : public System {
   Transfer read(int fd, std::span<char> into) override;
   Transfer write(int fd, std::span<const iovec> from) override;
   std::size_t unacknowledged(int fd) override;
+  bool has_unread(int fd) override;
   void shutdown_write(int fd) override;
   void reset_on_close(int fd) override;
   void close(int fd) override;

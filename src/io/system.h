@@ -160,6 +160,7 @@ class System {
   virtual Transfer read(int fd, std::span<char> into) = 0;
   virtual Transfer write(int fd, std::span<const iovec> from) = 0;
   virtual std::size_t unacknowledged(int fd) = 0;  // bytes written that the peer has not taken yet; 0 where that is not known
+  virtual bool has_unread(int fd) = 0;             // bytes wait in the socket, whether or not poll() has told of them
   virtual void shutdown_write(int fd) = 0;
   virtual void reset_on_close(int fd) = 0;  // close() will send RST: the peer must not take the end for a clean one
   virtual void close(int fd) = 0;

@@ -62,10 +62,13 @@ static bool names_connection_scheme(const http::Fields& fields, std::string_view
   });
 }
 
+bool names_connection_auth(const http::Fields& fields) {
+  return names_connection_scheme(fields, "authorization") || names_connection_scheme(fields, "proxy-authorization");
+}
+
 // RFC 4559 section 6, and [MS-NTHT]: what these schemes authenticate is the connection.
 bool Attempt::authenticates_connection() const {
-  const http::Fields& asked = exchange_.request().fields;
-  if (names_connection_scheme(asked, "authorization") || names_connection_scheme(asked, "proxy-authorization")) return true;
+  if (names_connection_auth(exchange_.request().fields)) return true;
   const http::ResponseHead& answer = workspace_->reader.head();
   if (answer.status != 401 && answer.status != 407) return false;
   return names_connection_scheme(answer.fields, answer.status == 401 ? "www-authenticate" : "proxy-authenticate");

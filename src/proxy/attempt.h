@@ -38,6 +38,7 @@ class Attempt {
     connection_ = std::move(own);
     private_ = true;
   }
+  bool is_private() const { return private_; }
   const std::optional<base::Error>& client_error() const { return upload_.client_error; }  // why its body broke off
   bool began_tunnel() const { return tunnel_; }
   // The replica has done its part: what it held is free, while the client still reads.
@@ -113,6 +114,9 @@ class Pinned final : public wire::Companion {
   Balancer& balancer_;
   Upstream& upstream_;
 };
+
+// The request shows credentials that authenticate its connection (RFC 4559).
+bool names_connection_auth(const http::Fields& fields);
 
 // The connection wants to become a WebSocket: the one upgrade that is passed on (SECURITY A20).
 bool wants_websocket(const http::RequestHead& head);

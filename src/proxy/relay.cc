@@ -29,10 +29,11 @@ Relay::~Relay() {
 
 Async<void> Relay::run() {
   io::Fiber& fiber = co_await io::this_fiber();
-  hangup_.emplace(exchange_.client_watch(), fiber);
   pool_.budget.request(now());
   MaybeFailure failure;
   if (!exchange_.body_complete() && forwarding_.buffered) failure = co_await complete_body();
+  // From here on: a client that ends its side right behind the body has asked, and waits.
+  hangup_.emplace(exchange_.client_watch(), fiber);
   if (failure) {
     if (!fiber.cancelled) co_await give_up(failure);
     co_return;
@@ -59,7 +60,9 @@ Async<void> Relay::run() {
     Attempt attempt(balancer_, pool_, exchange_, forwarding_, *upstream, std::move(ticket), deadline_);
     if (Pinned* own = pinned(view()); own != nullptr && &own->upstream() == upstream && own->connection) attempt.use(std::move(own->connection));
     Attempt* winner = &attempt;
-    const base::Duration delay = hedge_delay();
+    // One that belongs to a connection has no twin elsewhere.
+    const bool may_hedge = !attempt.is_private() && !names_connection_auth(exchange_.request().fields);
+    const base::Duration delay = may_hedge ? hedge_delay() : base::Duration::zero();
     if (delay > base::Duration::zero()) {
       failure = co_await race(attempt, delay, winner);
     } else {
@@ -129,7 +132,11 @@ Upstream* Relay::choose(balance::Ticket& ticket) {
   sticks_ = false;
   if (Pinned* own = pinned(pool)) {
     Replica& replica = own->upstream().replica();
-    if (balance::is_eligible(pool, replica, tried()) && balance::try_admit(pool, replica, ticket, balance::Bound::capacity)) return use(pool, replica);
+    if (balance::is_eligible(pool, replica, tried())) {
+      if (balance::try_admit(pool, replica, ticket, balance::Bound::capacity)) return use(pool, replica);
+      is_full_ = true;  // another would not know who it is
+      return nullptr;
+    }
   }
   Replica* sticky = pool_.sticky.on() ? choose_sticky(pool) : nullptr;
   if (sticky != nullptr && balance::try_admit(pool, *sticky, ticket, balance::Bound::capacity)) return use(pool, *sticky);
@@ -179,11 +186,19 @@ bool Relay::enter_queue(bool& look) {
 // Every replica's backlog of connections is full. Nothing tells when there is room in one (connect(2) on a Unix socket knows
 // no "in progress"), so it is tried again after a moment; meanwhile the request stands in the queue like any other.
 Async<bool> Relay::wait_for_backlog() {
-  static constexpr base::Duration kPause = std::chrono::milliseconds(5);
+  // The longer the queue, the longer the pause: all who wait together try some 2,000 times a second.
+  static constexpr base::Duration kPauseMin = std::chrono::milliseconds(5);
+  static constexpr base::Duration kPauseEach = std::chrono::microseconds(500);
   bool look = false;
-  if (!place_ && !enter_queue(look)) co_return false;
+  if (!place_ && !enter_queue(look) && !queued_) co_return false;
   if (!std::exchange(queued_, true)) ++pool_.metrics.queued;
-  const Code woken = co_await pool_.queue.wait(place_, std::min(wait_until_, now() + kPause));
+  const base::Time until = std::min(wait_until_, now() + std::max(kPauseMin, kPauseEach * pool_.queue.length()));
+  Code woken = Code::ok;
+  if (place_) {
+    woken = co_await pool_.queue.wait(place_, until);
+  } else {
+    woken = co_await balancer_.loop_.sleep(until - now());  // the queue has filled up meanwhile; who has waited goes on
+  }
   if (woken == Code::cancelled) co_return false;
   forget_full();
   if (now() < wait_until_) co_return true;

@@ -144,9 +144,9 @@ Async<void> EngineChild::watch(Generation& engine) {
   static constexpr unsigned kSteps = 4;
   static constexpr unsigned kStepsToStart = 8 * kSteps;  // it reads its configuration and opens what it needs first
   unsigned silent = 0;
-  while (!stopping_) {
+  while (true) {
     const Code slept = co_await loop_.sleep(config_.engine_timeout / kSteps);
-    if (slept == Code::cancelled || stopping_) co_return;
+    if (slept == Code::cancelled) co_return;
     silent = std::exchange(engine.heard_of, false) ? 0 : silent + 1;
     if (silent <= (engine.ever_heard_of ? kSteps : kStepsToStart)) continue;
     if (loop_.system().is_traced(engine.child)) {

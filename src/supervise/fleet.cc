@@ -192,7 +192,8 @@ Async<bool> Fleet::launch(Seat& seat, std::unique_ptr<Running>& running) {
   if (seat.now.origin == Origin::container) announce(seat, State::starting);  // that takes a while
   // Before the start: an epoch is never used twice, even if this is our last moment. A disk that is full keeps nobody from
   // being started.
-  if (balance::is_owned(seat.now.origin)) co_await saved();
+  static constexpr Duration kForTheDisk = 1s;
+  if (balance::is_owned(seat.now.origin)) co_await saved(loop_.now() + kForTheDisk);
   Launch what{*seat.pool, seat.now.slot, seat.now.epoch, seat.now.name, seat.server, output_of(seat)};
   auto started = co_await io::race(loop_, runtimes_.of(seat.now.origin).start(std::move(what)), until_leaving(seat));
   if (!started.a && seat.leaving) co_return false;
@@ -407,34 +408,39 @@ void Fleet::save() {
   change_.notify();
 }
 
-// Awaits that what is desired now is on the disk. False: it could not be written.
-Async<bool> Fleet::saved() {
+// Awaits that what is desired now is on the disk. False: it could not be written, or not in time.
+Async<bool> Fleet::saved(base::Time deadline) {
   const std::uint64_t mine = ++changes_;
   change_.notify();
   while (changes_written_ < mine) {
-    const Code woken = co_await written_.wait(loop_);
-    if (woken == Code::cancelled) co_return false;
+    const Code woken = co_await written_.wait(loop_, deadline);
+    if (woken != Code::ok) co_return false;
   }
   co_return !write_failed_;
 }
 
 // Off the loop's thread, since a disk may take its time.
 Async<void> Fleet::keep_saving() {
-  while (true) {
-    while (changes_written_ == changes_) {
-      const Code woken = co_await change_.wait(loop_);
-      if (woken == Code::cancelled) co_return;
+  static constexpr Duration kAgain = 1s;  // what could not be written
+  while (!finishing_ || changes_written_ != changes_) {
+    if (changes_written_ == changes_) {
+      const Code woken = co_await change_.wait(loop_, write_failed_ ? loop_.now() + kAgain : base::kNever);
+      if (woken == Code::cancelled) break;
+      if (woken == Code::timeout) ++changes_;
+      continue;
     }
     const std::uint64_t upto = changes_;
     const std::string text = StateFile::text_of(desired());
     bool good = false;
     auto writing = loop_.background([&] { good = state_.save(text); });
     const bool begun = co_await writing;
-    if (!begun) co_return;
+    if (!begun) break;
     write_failed_ = !good;
     changes_written_ = upto;
     written_.notify();
   }
+  saving_ended_ = true;
+  written_.notify();
 }
 
 // Of the processes that run now.
@@ -450,7 +456,7 @@ void Fleet::save_children() {
   state_.save_children(pids);
 }
 
-Async<void> Fleet::stop() {
+Async<bool> Fleet::stop() {
   stopping_ = true;
   for (auto& [name, seats] : pools_) {
     for (auto& [slot, seat] : seats) {
@@ -461,9 +467,17 @@ Async<void> Fleet::stop() {
   news_.notify();
   // Not cancelled: each fiber sees its process to the end.
   co_await scope_.join();
-  saving_.cancel();
+  finishing_ = true;
+  if (write_failed_) ++changes_;  // once more
+  change_.notify();
+  static constexpr Duration kForTheDisk = 3s;
+  const base::Time deadline = loop_.now() + kForTheDisk;
+  while (!saving_ended_) {
+    const Code woken = co_await written_.wait(loop_, deadline);
+    if (woken == Code::timeout) co_return false;
+  }
   co_await saving_.join();
-  if (changes_written_ != changes_) state_.save(StateFile::text_of(desired()));
+  co_return true;
 }
 
 }  // namespace ringmaster::supervise

@@ -71,8 +71,9 @@ class Fleet {
 
   link::Snapshot snapshot() const;
 
-  // Ends all replicas (SIGTERM, grace, SIGKILL). The engine must have stopped.
-  io::Async<void> stop();
+  // Ends all replicas (SIGTERM, grace, SIGKILL). The engine must have stopped. False: the disk has not taken the set for some
+  // seconds, and a thread still waits for it: the process can only be ended, not wound up.
+  io::Async<bool> stop();
 
  private:
   struct Seat {
@@ -153,7 +154,7 @@ class Fleet {
   base::Time replacement_due(Seat& seat);
   Desired desired() const;
   void save();
-  io::Async<bool> saved();
+  io::Async<bool> saved(base::Time deadline = base::kNever);
   io::Async<void> keep_saving();
   void save_children();
   std::uint32_t take_cell();
@@ -183,6 +184,8 @@ class Fleet {
   bool write_failed_ = false;
   io::Signal change_;
   io::Signal written_;
+  bool finishing_ = false;  // nothing will change any more
+  bool saving_ended_ = false;
   io::Scope scope_;
   io::Scope saving_;
 };

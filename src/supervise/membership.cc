@@ -132,6 +132,8 @@ Async<Outcome> Fleet::add(std::string pool, std::int64_t count, std::vector<std:
 Async<Outcome> Fleet::add_in_turn(std::string pool_name, std::int64_t count, std::vector<std::string> names) {
   const config::Pool* pool = config_.find_pool(pool_name);
   if (pool == nullptr) co_return refuse(Code::not_found, "there is no pool '" + pool_name + "'");
+  // Before anything is started for nothing; and before the checks, since servers may register while it waits.
+  const bool writable = co_await saved();
   Seats& seats = pools_[pool_name];
   if (!pool->starts_replicas()) co_return refuse(Code::invalid, "the servers of pool '" + pool_name + "' are not started by Ringmaster");
   if (count < 1) co_return refuse(Code::invalid, "n must be a whole number, 1 or more");
@@ -141,7 +143,6 @@ Async<Outcome> Fleet::add_in_turn(std::string pool_name, std::int64_t count, std
   }
   if (const auto checked = check_names(*pool, seats, names, false); !checked) co_return refuse(checked.error().code, checked.error().detail);
 
-  const bool writable = co_await saved();  // before anything is started for nothing
   if (!writable) co_return refuse(Code::disk_full, kNotSaved);
   std::vector<Added> added;
   for (std::uint32_t slot = 1; added.size() < static_cast<std::size_t>(count); ++slot) {

@@ -30,6 +30,8 @@ bool ConnectionLimit::take() {
   return false;
 }
 
+void ConnectionLimit::take_anyway() { count_.fetch_add(1, std::memory_order_seq_cst); }
+
 void ConnectionLimit::give() {
   count_.fetch_sub(1, std::memory_order_seq_cst);
   if (!awaited()) return;

@@ -32,6 +32,7 @@ class ConnectionLimit {
 
   // A place for one connection. False: all are taken.
   bool take();
+  void take_anyway();  // of those that were here before a stop
   void give();
 
   // `member` needs a place and can free none: others are asked to, and it is told when there is one.

@@ -20,17 +20,25 @@ Async<void> reply_error(Exchange& exchange, const Handler& handler, unsigned sta
 // of the server's scope serves it.
 class ServerConnection final : public io::Wait, public base::Link<Server::Tag> {
  public:
-  ServerConnection(Server& server, io::Stream stream)
-      : Wait(server.loop_), server_(server), stream_(std::move(stream)), peer_(stream_.peer()), peer_text_(base::address_text(peer_)) {}
+  // `counted`: of those of its address.
+  ServerConnection(Server& server, io::Stream stream, bool counted)
+      : Wait(server.loop_), server_(server), stream_(std::move(stream)), peer_(stream_.peer()), peer_text_(base::address_text(peer_)), counted_(counted) {}
 
   void park() {
     server_.parked_.push_back(*this);
+    parked_at_ = loop().now();
     begin(loop().now() + (served_ ? server_.limits_.idle_timeout : server_.limits_.head_timeout));
     stream_.watch().reader = this;
     // Bytes that came while it was being parked make no second event.
     if (stream_.watch().readable()) wake(Code::ok);
   }
 
+  bool counted() const { return counted_; }
+  // Parked, and nothing has come on it. One that has just been accepted is given a moment to say what it wants.
+  bool is_idle() const {
+    static constexpr Duration kMoment = std::chrono::seconds(1);
+    return waiting() && (served_ || loop().now() - parked_at_ > kMoment) && !loop().system().has_unread(stream_.watch().fd());
+  }
   // Out of the parked list, as it is to be removed.
   void abandon_place() {
     abandon();
@@ -194,6 +202,8 @@ class ServerConnection final : public io::Wait, public base::Link<Server::Tag> {
   Endpoint peer_;
   std::string peer_text_;
   std::unique_ptr<Companion> companion_;
+  Time parked_at_{};
+  bool counted_;
   bool served_ = false;
 };
 
@@ -231,8 +241,12 @@ static std::array<std::uint8_t, 16> limited_address(const Endpoint& peer) {
 }
 
 // A trusted peer speaks for many clients: it has no limit of its own.
+bool Server::is_counted(const Endpoint& peer) const {
+  return limits_.connections_per_address_max != 0 && peer.family != Endpoint::Family::unix_path && !is_trusted(peer);
+}
+
+// One more of a peer that is counted, unless it has enough.
 bool Server::has_too_many(const Endpoint& peer) {
-  if (limits_.connections_per_address_max == 0 || peer.family == Endpoint::Family::unix_path || is_trusted(peer)) return false;
   unsigned& count = per_address_[limited_address(peer)];
   if (count >= limits_.connections_per_address_max) return true;
   ++count;
@@ -241,7 +255,8 @@ bool Server::has_too_many(const Endpoint& peer) {
 
 void Server::accept(io::Stream stream) {
   if (draining_) return;
-  if (has_too_many(stream.peer())) {
+  const bool counted = is_counted(stream.peer());
+  if (counted && has_too_many(stream.peer())) {
     // Before it has said anything: so there is nothing unread that would turn the close into a reset.
     static constexpr std::string_view kRefusal =
         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nRetry-After: 1\r\nContent-Length: 44\r\nConnection: close\r\n\r\n"
@@ -251,19 +266,20 @@ void Server::accept(io::Stream stream) {
     ++refused_;
     return;
   }
-  if (!limits_.connections->take() && !(close_oldest_idle() && limits_.connections->take())) {
-    hold(std::move(stream));
+  const bool has_place = limits_.connections->take() || (close_oldest_idle() && limits_.connections->take());
+  if (!has_place && !closing_) {
+    hold(std::move(stream), counted);
     return;
   }
+  if (!has_place) limits_.connections->take_anyway();
   ++accepted_;
   ++count_;
-  auto* connection = new ServerConnection(*this, std::move(stream));  // NOLINT: remove() deletes it
+  auto* connection = new ServerConnection(*this, std::move(stream), counted);  // NOLINT: remove() deletes it
   connection->park();
 }
 
-// Idle: it has been parked, and nothing has come on it since.
 bool Server::close_oldest_idle() {
-  ServerConnection* oldest = parked_.find([](const ServerConnection& connection) { return connection.waiting(); });
+  ServerConnection* oldest = parked_.find([](const ServerConnection& connection) { return connection.is_idle(); });
   if (oldest == nullptr) return false;
   oldest->abandon_place();
   remove(*oldest);
@@ -271,8 +287,8 @@ bool Server::close_oldest_idle() {
 }
 
 // All are busy. The newcomer waits, and those behind it in the backlog.
-void Server::hold(io::Stream newcomer) {
-  forget_address(newcomer.peer());
+void Server::hold(io::Stream newcomer, bool counted) {
+  if (counted) forget_address(newcomer.peer());
   newcomer_ = std::move(newcomer);
   if (limits_.connections->should_say(loop_.now())) {
     base::log::warning("there are {} connections, and none is idle: newcomers wait until one ends", limits_.connections->most());
@@ -293,7 +309,7 @@ void Server::forget_address(const Endpoint& peer) {
 }
 
 void Server::remove(ServerConnection& connection) {
-  forget_address(connection.connected_from());
+  if (connection.counted()) forget_address(connection.connected_from());
   delete &connection;  // NOLINT: made by accept()
   --count_;
   limits_.connections->give();
@@ -301,9 +317,11 @@ void Server::remove(ServerConnection& connection) {
 }
 
 Async<void> Server::stop(Time deadline) {
+  // Who has connected already is heard, whether or not there is a place.
+  closing_ = true;
+  if (newcomer_) accept(std::exchange(newcomer_, {}));
   for (const auto& listener : listeners_) listener->close([this](io::Stream stream) { accept(std::move(stream)); });
   draining_ = true;
-  newcomer_.close();
   // Those that are idle end; one that has just come, and has not asked yet, is heard first.
   parked_.for_each([](ServerConnection& connection) { connection.drain(); });
   while (count_ > 0) {

@@ -64,10 +64,11 @@ class Server {
   friend class ServerConnection;
   void remove(ServerConnection& connection);
   bool close_oldest_idle();
-  void hold(io::Stream newcomer);
+  void hold(io::Stream newcomer, bool counted);
   void retry();
   bool is_trusted(const Endpoint& peer) const;
   void warn_of_header(std::string_view peer, std::string_view why);
+  bool is_counted(const Endpoint& peer) const;
   bool has_too_many(const Endpoint& peer);
   void forget_address(const Endpoint& peer);
 
@@ -85,6 +86,7 @@ class Server {
   std::map<unsigned, std::uint64_t> rejected_;
   Time warned_at_{};
   std::map<std::array<std::uint8_t, 16>, unsigned> per_address_;  // if they are limited
+  bool closing_ = false;  // the listeners are being closed
   bool draining_ = false;
   ConnectionLimit::MemberPtr member_;  // of limits_.connections
   io::Stream newcomer_;                // accepted, but there is no place for it yet; the listeners are paused

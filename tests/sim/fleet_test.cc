@@ -47,7 +47,8 @@ class FleetProgram final : public io::SimProgram {
   void kill() override { loop.root().spawn(end()); }
   bool ended() const override { return ended_; }
   Async<void> end() {
-    co_await fleet.stop();
+    const bool wound_up = co_await fleet.stop();
+    CHECK(wound_up);
     ended_ = true;
   }
   io::Loop& loop;
