@@ -245,8 +245,8 @@ Dispatcher::Queue& Dispatcher::queue_of(const Live& live) { return *queues_.find
 // What a task that is not done takes of the memory: its texts, and itself with its places in our tables.
 static std::uint64_t cost_of(const task::Spec& spec) {
   static constexpr std::uint64_t kTables = 400;  // nodes of live_, of the queue's order, of alarms
-  return sizeof(Live) + kTables + spec.payload.size() + spec.queue.size() + spec.type.size() + 2 * spec.unique_key.size() +
-         spec.idempotency_key.size() + spec.callback.size();
+  return sizeof(Live) + kTables + spec.payload.size() + spec.queue.size() + spec.type.size() + 2 * spec.unique_key.size() + spec.idempotency_key.size() +
+         spec.callback.size();
 }
 
 void Dispatcher::enter(const LivePtr& live) {

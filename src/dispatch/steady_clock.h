@@ -15,8 +15,10 @@ class SteadyClock {
   task::Millis read(task::Millis wall, base::Time now) {
     static constexpr task::Millis kNoStep = 60'000;  // more than any slewing between two calls
     static constexpr base::Duration kBelieved = std::chrono::hours(1);
-    if (!last_) last_ = wall;
-    else *last_ += (now - at_) / std::chrono::milliseconds(1);
+    if (!last_)
+      last_ = wall;
+    else
+      *last_ += (now - at_) / std::chrono::milliseconds(1);
     at_ = now;
     const bool stepped = wall - *last_ > kNoStep || *last_ - wall > kNoStep;
     if (!stepped) {

@@ -86,7 +86,7 @@ class Server {
   std::map<unsigned, std::uint64_t> rejected_;
   Time warned_at_{};
   std::map<std::array<std::uint8_t, 16>, unsigned> per_address_;  // if they are limited
-  bool closing_ = false;  // the listeners are being closed
+  bool closing_ = false;                                          // the listeners are being closed
   bool draining_ = false;
   ConnectionLimit::MemberPtr member_;  // of limits_.connections
   io::Stream newcomer_;                // accepted, but there is no place for it yet; the listeners are paused
