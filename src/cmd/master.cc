@@ -201,6 +201,8 @@ Async<void> Master::run() {
   // The engine takes in what waits in the backlogs; then the last copies are closed, and newcomers are refused at once.
   closing();
   co_await engine_->stop(drain);
+  io::Scope limit(loop_);
+  limit.spawn(end_in_any_case());
   co_await resolver_->stop();
   if (containers_) containers_->stopping();
   const bool wound_up = co_await fleet_->stop();
@@ -212,7 +214,21 @@ Async<void> Master::run() {
     base::log::flush();
     ::_exit(1);
   }
+  limit.cancel();
+  co_await limit.join();
   base::log::info("stopped");
+}
+
+// A Docker that hangs, say, must not keep Ringmaster: what it still runs is taken over by the next master.
+Async<void> Master::end_in_any_case() {
+  static constexpr base::Duration kForOthers = 15s;
+  base::Duration grace{};
+  for (const config::Pool& pool : config_.pools) grace = std::max(grace, pool.grace);
+  const Code slept = co_await loop_.sleep(grace + kForOthers);
+  if (slept == Code::cancelled) co_return;
+  base::log::error("not everything has ended, or says so: it is waited for no longer");
+  base::log::flush();
+  ::_exit(1);
 }
 
 void Master::stop() {

@@ -33,6 +33,7 @@ class Master {
   const supervise::Fleet& fleet() const { return *fleet_; }
 
  private:
+  io::Async<void> end_in_any_case();
   base::Result<void> read_tokens();
   base::Result<void> open_listeners();
   base::Result<base::Endpoint> open_group(const base::Endpoint& address, std::uint32_t members, std::vector<int>& descriptors, bool dual_stack = false);

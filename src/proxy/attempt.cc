@@ -55,15 +55,20 @@ Pinned::~Pinned() {
   balancer_.release(upstream_);
 }
 
-static bool names_connection_scheme(const http::Fields& fields, std::string_view name) {
-  return std::ranges::any_of(fields, [&](const http::Field& field) {
-    const std::string_view scheme = field.value.substr(0, field.value.find(' '));
-    return http::equals_ignoring_case(field.name, name) && (http::equals_ignoring_case(scheme, "NTLM") || http::equals_ignoring_case(scheme, "Negotiate"));
-  });
+static bool is_connection_scheme(const http::Field& field, std::string_view name) {
+  if (!http::equals_ignoring_case(field.name, name)) return false;
+  const std::string_view scheme = field.value.substr(0, field.value.find(' '));
+  return http::equals_ignoring_case(scheme, "NTLM") || http::equals_ignoring_case(scheme, "Negotiate");
 }
 
 bool names_connection_auth(const http::Fields& fields) {
-  return names_connection_scheme(fields, "authorization") || names_connection_scheme(fields, "proxy-authorization");
+  // Asked of each request: lengths settle it for nearly all fields.
+  static constexpr std::string_view kNames[] = {"authorization", "proxy-authorization"};
+  for (const http::Field& field : fields) {
+    if (field.name.size() != kNames[0].size() && field.name.size() != kNames[1].size()) continue;
+    if (field.id == http::FieldId::other && (is_connection_scheme(field, kNames[0]) || is_connection_scheme(field, kNames[1]))) return true;
+  }
+  return false;
 }
 
 // RFC 4559 section 6, and [MS-NTHT]: what these schemes authenticate is the connection.
@@ -71,7 +76,8 @@ bool Attempt::authenticates_connection() const {
   if (names_connection_auth(exchange_.request().fields)) return true;
   const http::ResponseHead& answer = workspace_->reader.head();
   if (answer.status != 401 && answer.status != 407) return false;
-  return names_connection_scheme(answer.fields, answer.status == 401 ? "www-authenticate" : "proxy-authenticate");
+  const std::string_view name = answer.status == 401 ? "www-authenticate" : "proxy-authenticate";
+  return std::ranges::any_of(answer.fields, [&](const http::Field& field) { return is_connection_scheme(field, name); });
 }
 
 void Attempt::take_workspace() {

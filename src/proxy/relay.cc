@@ -60,10 +60,9 @@ Async<void> Relay::run() {
     Attempt attempt(balancer_, pool_, exchange_, forwarding_, *upstream, std::move(ticket), deadline_);
     if (Pinned* own = pinned(view()); own != nullptr && &own->upstream() == upstream && own->connection) attempt.use(std::move(own->connection));
     Attempt* winner = &attempt;
+    const base::Duration delay = hedge_delay();
     // One that belongs to a connection has no twin elsewhere.
-    const bool may_hedge = !attempt.is_private() && !names_connection_auth(exchange_.request().fields);
-    const base::Duration delay = may_hedge ? hedge_delay() : base::Duration::zero();
-    if (delay > base::Duration::zero()) {
+    if (delay > base::Duration::zero() && !attempt.is_private() && !names_connection_auth(exchange_.request().fields)) {
       failure = co_await race(attempt, delay, winner);
     } else {
       failure = co_await attempt.begin(true);

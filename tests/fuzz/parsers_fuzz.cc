@@ -34,7 +34,7 @@ static void fuzz_request(std::string_view bytes) {
   const http::Parse reparsed = again.parse(out);
   // An HTTP/1.0 request without Host becomes one with an empty Host, which is the only thing that may be refused; and
   // fields are added, which may be too many.
-  CHECK(reparsed == http::Parse::done || whole.head().authority.empty() || whole.head().fields.size() > http::kFieldsMax - 5);
+  CHECK(reparsed == http::Parse::done || whole.head().authority.empty() || whole.head().fields.size() > http::HeadLimits{}.fields_max - 5);
   if (reparsed == http::Parse::done) CHECK(again.head().framing == whole.head().framing && again.head_bytes() == out.size());
 }
 
