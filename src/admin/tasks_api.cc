@@ -322,7 +322,7 @@ Async<Result<TasksApi::Parsed>> TasksApi::read_json(wire::Exchange& exchange, st
     co_await wire::reply_error(exchange, pages_, 415, "the body must be sent as Content-Type: application/json");
     co_return base::fail(Code::invalid);
   }
-  const auto body = co_await exchange.read_whole_body(bytes_max);
+  auto body = co_await exchange.read_whole_body(bytes_max);
   if (!body) {
     co_await wire::reply_error(exchange, pages_, body.error().code == Code::too_large ? 413 : 400, base::describe(body.error()));
     co_return base::fail(Code::invalid);

@@ -192,7 +192,11 @@ Async<void> Master::run() {
   engine.spawn(engine_->run());  // first, so that clients are answered while a large fleet starts; its snapshot has everybody
   fleet_->start();
   resolver_->start();
-  if (containers_) containers_->begin();
+  if (containers_) {
+    // Docker's containers are compared with those that are wanted: so these must have been asked for.
+    co_await fleet_->until_asked_for();
+    containers_->begin();
+  }
   while (!stopping_) co_await stop_wanted_.wait(loop_);
   base::log::info("stopping");
   base::Duration drain{};

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <utility>
 
 #include "base/clock.h"
 #include "task/task.h"
@@ -15,18 +16,14 @@ class SteadyClock {
   task::Millis read(task::Millis wall, base::Time now) {
     static constexpr task::Millis kNoStep = 60'000;  // more than any slewing between two calls
     static constexpr base::Duration kBelieved = std::chrono::hours(1);
-    if (!last_)
+    if (!last_) {
       last_ = wall;
-    else
-      *last_ += (now - at_) / std::chrono::milliseconds(1);
-    at_ = now;
+      at_ = now;
+    }
+    *last_ += (now - std::exchange(at_, now)) / std::chrono::milliseconds(1);
     const bool stepped = wall - *last_ > kNoStep || *last_ - wall > kNoStep;
-    if (!stepped) {
-      last_ = wall;
-      stepped_at_.reset();
-    } else if (!stepped_at_) {
-      stepped_at_ = now;
-    } else if (now - *stepped_at_ >= kBelieved) {
+    if (stepped && !stepped_at_) stepped_at_ = now;
+    if (!stepped || now - *stepped_at_ >= kBelieved) {
       last_ = wall;
       stepped_at_.reset();
     }

@@ -17,6 +17,8 @@ using io::Async;
 using link::State;
 using namespace std::chrono_literals;
 
+static constexpr Duration kForTheDisk = 1s;  // before a start; one that hangs keeps nobody from being started
+
 Fleet::Fleet(io::Loop& loop, const config::Config& config, Runtimes runtimes, StateFile& state, Engine engine)
     : loop_(loop), config_(config), runtimes_(runtimes), state_(state), engine_(std::move(engine)), cells_(balance::kCellsMax), scope_(loop), saving_(loop) {}
 
@@ -81,6 +83,12 @@ void Fleet::start() {
     }
   }
   save();
+}
+
+// They wait for the same write, or for as long as launch() does, and are woken before us.
+Async<void> Fleet::until_asked_for() {
+  static constexpr Duration kLonger = 2 * kForTheDisk;
+  co_await saved(loop_.now() + kLonger);
 }
 
 Fleet::SeatPtr Fleet::seat(const config::Pool& pool, std::uint32_t slot, std::string name, Origin origin) {
@@ -192,7 +200,6 @@ Async<bool> Fleet::launch(Seat& seat, std::unique_ptr<Running>& running) {
   if (seat.now.origin == Origin::container) announce(seat, State::starting);  // that takes a while
   // Before the start: an epoch is never used twice, even if this is our last moment. A disk that is full keeps nobody from
   // being started.
-  static constexpr Duration kForTheDisk = 1s;
   if (balance::is_owned(seat.now.origin)) co_await saved(loop_.now() + kForTheDisk);
   Launch what{*seat.pool, seat.now.slot, seat.now.epoch, seat.now.name, seat.server, output_of(seat)};
   auto started = co_await io::race(loop_, runtimes_.of(seat.now.origin).start(std::move(what)), until_leaving(seat));
@@ -470,8 +477,8 @@ Async<bool> Fleet::stop() {
   finishing_ = true;
   if (write_failed_) ++changes_;  // once more
   change_.notify();
-  static constexpr Duration kForTheDisk = 3s;
-  const base::Time deadline = loop_.now() + kForTheDisk;
+  static constexpr Duration kForTheLastWrite = 3s;
+  const base::Time deadline = loop_.now() + kForTheLastWrite;
   while (!saving_ended_) {
     const Code woken = co_await written_.wait(loop_, deadline);
     if (woken == Code::timeout) co_return false;

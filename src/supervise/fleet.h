@@ -47,6 +47,8 @@ class Fleet {
   void seat_all(const Desired& saved);
   // Starts who was seated. After it the fleet lives until stop().
   void start();
+  // Awaits that all who were seated have been asked for: then the runtimes know who is wanted.
+  io::Async<void> until_asked_for();
 
   // The two changes of membership, one at a time; others wait their turn. The outcome's detail is for the caller; what
   // was refused has changed nothing.
