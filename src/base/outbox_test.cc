@@ -39,5 +39,18 @@ TEST(Outbox, NeverWaitsForAReaderAndSaysHowMuchItDropped) {
   (void)kept;
 }
 
+TEST(Outbox, LosesNothingWhereSomebodyMadeTheDescriptorNonBlocking) {
+  std::array<int, 2> pipe{};
+  ASSERT_EQ(::pipe2(pipe.data(), O_CLOEXEC), 0);
+  ASSERT_EQ(::fcntl(pipe[1], F_SETFL, O_NONBLOCK), 0);
+  static Outbox* const outbox = new Outbox(pipe[1]);  // NOLINT: as in the program, it ends with the process
+  static constexpr int kLines = 5000;
+  const std::string line = std::string(99, 'x') + "\n";
+  for (int i = 0; i < kLines; ++i) ASSERT_TRUE(outbox->add(line));
+  ASSERT_TRUE(outbox->add("last\n"));
+  const std::string got = read_until(pipe[0], "last\n");
+  EXPECT_EQ(got.size(), kLines * line.size() + 5);
+}
+
 }  // namespace
 }  // namespace ringmaster::base

@@ -31,7 +31,18 @@ EngineChild::EngineChild(io::Loop& loop, const config::Config& config, Listening
       listening_(std::move(listening)),
       stop_wanted_(std::move(stop_wanted)),
       own_executable_(loop.system().own_executable()),
-      commands_(loop) {}
+      commands_(loop) {
+  fill_reserve();
+}
+
+void EngineChild::fill_reserve() {
+  static constexpr std::size_t kReserve = 16;  // a start takes nine for a moment, and keeps three
+  while (reserve_.size() < kReserve) {
+    auto one = loop_.system().create_memory(1);
+    if (!one) return;
+    reserve_.push_back(std::move(*one));
+  }
+}
 
 Fleet::Engine EngineChild::for_fleet() {
   Fleet::Engine engine;
@@ -99,7 +110,9 @@ Async<void> EngineChild::run() {
   unsigned early_deaths = 0;
   while (!stopping_) {
     const base::Time begun = loop_.now();
+    reserve_.clear();
     auto engine = start();
+    fill_reserve();
     if (engine) {
       co_await serve(**engine);
     } else {

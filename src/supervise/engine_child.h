@@ -53,6 +53,7 @@ class EngineChild {
   base::Result<std::unique_ptr<Generation>> start();
   base::Result<io::Handle> config_memory();
   void send_snapshot();
+  void fill_reserve();
 
   io::Loop& loop_;
   const config::Config& config_;
@@ -60,6 +61,8 @@ class EngineChild {
   std::function<void()> stop_wanted_;
   std::string own_executable_;
   Fleet* fleet_ = nullptr;
+  // Descriptors that are given back just before an engine is started: replicas may have used up all others.
+  std::vector<io::Handle> reserve_;
   std::uint64_t number_ = 0;
   Generation* current_ = nullptr;
   bool stopping_ = false;

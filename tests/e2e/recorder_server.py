@@ -4,7 +4,8 @@
   /health        200
   /deny          401 as soon as the head is here; the body is read afterwards, for nothing
   /close         the connection ends without an answer
-  /private       "alice", on a connection on which credentials have been shown once (as NTLM does it); else 401
+  /private       "alice", on a connection on which credentials have been shown once (as NTLM does it), after 300 ms; else 401
+                 at once. With ?quick without the wait
   /status/N      answers N                /fields/N      has N fields in all
   anything else  200, with "METHOD TARGET" as its body
 """
@@ -12,6 +13,7 @@ import json
 import socket
 import sys
 import threading
+import time
 
 NAME = sys.argv[2]
 recorded = []
@@ -67,6 +69,8 @@ def serve_one(connection, file, state):
     if path[0] == "private":
         state["known"] |= "authorization" in fields
         if state["known"]:
+            if not target.endswith("?quick"):
+                time.sleep(0.3)
             answer(connection, 200, b"alice")
         else:
             answer(connection, 401, b"who?", "WWW-Authenticate: NTLM\r\n")

@@ -412,6 +412,18 @@ def test_18_the_descriptors_limit_that_shells_give_is_raised_for_many_replicas(o
     assert [status_of(ringmaster.traffic[0], "/home") for _ in range(10)] == [200] * 10
 
 
+def test_18_an_engine_is_started_though_replicas_have_used_up_all_descriptors(own):
+    limit = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    ringmaster = own(POOL.replace("replicas = 3", "replicas = 40") + HEALTH, preexec_fn=limit, wait=False)
+    ringmaster.find_addresses()
+    until(lambda: "Too many open files" in ringmaster.log, what="the last descriptor taken")
+    until(lambda: status_of(ringmaster.traffic[0], "/home") == 200, what="an answer")
+    engine = ringmaster.engine_pid()
+    os.kill(engine, signal.SIGKILL)
+    until(lambda: not alive(engine), what="its end")
+    until(lambda: status_of(ringmaster.traffic[0], "/home") == 200, what="an answer of the next engine")
+
+
 # --- 19: what must survive ---
 
 def test_19_a_thousand_listed_servers_are_taken_in_without_writing_all_of_them_for_each(own):
@@ -455,6 +467,18 @@ def test_19_a_change_that_cannot_be_saved_is_refused_and_not_made(ringmaster):
     blocked.rmdir()
     assert ringmaster.call("POST", "/add", '{"n":1,"hostnames":["S4"]}').json["message"]["N"] == 4
     assert ringmaster.call("DELETE", "/rm", '{"n":1,"hostnames":["S4"]}').json["message"]["N"] == 3
+
+
+def test_19_what_could_not_be_saved_is_saved_once_it_can_be(ringmaster):
+    state = ringmaster.directory / "state"
+    (state / "desired.json.new").mkdir()
+    victim = ringmaster.replicas()[0]
+    os.kill(victim["pid"], signal.SIGKILL)
+    until(lambda: is_replaced(ringmaster, victim), what="the successor")
+    name = ringmaster.replicas()[0]["name"]
+    assert name not in (state / "desired.json").read_text()
+    (state / "desired.json.new").rmdir()
+    until(lambda: name in (state / "desired.json").read_text(), 5, "the name on the disk")
 
 
 def test_19_a_state_that_cannot_be_read_stops_the_start(ringmaster):

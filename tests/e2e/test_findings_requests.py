@@ -269,6 +269,17 @@ def test_07_newcomers_are_served_at_the_limit_and_the_oldest_idle_connections_go
     assert len(lines) <= 1, lines
 
 
+def test_07_newcomers_wait_while_all_are_busy_and_none_is_reset(start):
+    """They come at once, so that each finds another that has been accepted and not been heard yet."""
+    ringmaster = start("workers = 1\nconnections_max = 2\n" + config(replicas=1))
+    address = ringmaster.traffic[0]
+    busy = [Background(address, "/slow/any/700") for _ in range(2)]
+    until(lambda: ringmaster.replicas()[0]["in_flight"] == 2)
+    crowd = [Background(address, "/slow/none/0") for _ in range(20)]
+    answers = [request.wait() for request in busy + crowd]
+    assert [getattr(answer, "status", answer) for answer in answers] == [200] * 22
+
+
 # --- 8: a full backlog ---
 
 ONE_AT_A_TIME = """
@@ -328,16 +339,26 @@ def test_10_a_connection_on_which_somebody_has_authenticated_is_his_alone(start)
     address = ringmaster.traffic[0]
     with Client(address) as alice, Client(address) as other:
         assert alice.ask("/private").status == 401
-        assert alice.ask("/private", "Authorization: NTLM xyz").text == "alice"
+        assert alice.ask("/private?quick", "Authorization: NTLM xyz").text == "alice"
         assert other.ask("/private").status == 401, "without credentials he is somebody else"
-        again = alice.ask("/private")
+        again = alice.ask("/private?quick")
         assert (again.status, again.text) == (200, "alice"), "her connection to the replica stays her own"
         assert other.ask("/private").status == 401
-        assert alice.ask("/private").status == 200
+        assert alice.ask("/private?quick").status == 200
     # Nor does it go back to the pool when she has left.
     for _ in range(3):
         with Client(address) as later:
             assert later.ask("/private").status == 401
+
+
+def test_10_a_slow_request_on_such_a_connection_gets_no_second_try_beside_it(start):
+    ringmaster = start("workers = 1\n" + recorder(replicas=2, pool='policy = "round_robin"\n[pool.web.retry]\nhedge_percentile = 90\n'))
+    with Client(ringmaster.traffic[0]) as alice:
+        for _ in range(200):
+            assert alice.ask("/quick").status == 200  # so that hedging knows how long answers take
+        assert alice.ask("/private?quick", "Authorization: NTLM xyz").text == "alice"
+        for _ in range(3):
+            assert alice.ask("/private").text == "alice", "another connection would have answered 401 at once"
 
 
 # --- 11: upgrades that nobody takes up ---
