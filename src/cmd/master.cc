@@ -201,9 +201,8 @@ Async<void> Master::run() {
   base::log::info("stopping");
   base::Duration drain{};
   for (const config::Pool& pool : config_.pools) drain = std::max(drain, pool.drain);
-  const auto closing = [this] { sockets_.erase(sockets_.begin() + 2, sockets_.end()); };  // but for the admin API's
-  // The engine takes in what waits in the backlogs; then the last copies are closed, and newcomers are refused at once.
-  closing();
+  // The engine takes in what waits in the backlogs, and closes the last copies: newcomers are refused at once.
+  sockets_.erase(sockets_.begin() + 2, sockets_.end());  // all but the admin API's
   co_await engine_->stop(drain);
   io::Scope limit(loop_);
   limit.spawn(end_in_any_case());

@@ -52,9 +52,13 @@ Async<void> Dispatcher::until_open(Millis deadline) {
   --wait_to_submit_;
 }
 
-void Dispatcher::begin_stop() {
+void Dispatcher::end_opening() {
   opening_ = false;
   opened_.notify();
+}
+
+void Dispatcher::begin_stop() {
+  end_opening();
   not_ready_ = "stopping";
   stopping_ = true;
   for (const auto& [name, queue] : queues_) queue->arrived.notify();
@@ -106,16 +110,14 @@ Async<void> Dispatcher::open() {
     if (opened) break;
     if (not_ready_ != base::describe(opened.error())) base::log::error("tasks: {}", base::describe(opened.error()));
     not_ready_ = base::describe(opened.error());
-    opening_ = false;
-    opened_.notify();
+    end_opening();
     const Code slept = co_await loop_.sleep(kStoreRetry);
     if (slept == Code::cancelled) co_return;
   }
   journal_ = std::make_unique<Journal>(loop_, *store_);
   not_ready_.clear();
   take_up(std::move(found));
-  opening_ = false;
-  opened_.notify();
+  end_opening();
   scope_.spawn(follow_clock());
   scope_.spawn(keep_house());
   adopt(view_);

@@ -132,6 +132,7 @@ class Dispatcher {
 
   // dispatcher.cc
   Async<void> until_open(Millis deadline);
+  void end_opening();
   Async<void> open();
   // What a store has when it is opened.
   struct Found {

@@ -127,8 +127,8 @@ static std::string stat_field(const std::string& pid, int wanted) {
   return at == std::string::npos ? "" : line.substr(at + 1, line.find(' ', at + 1) - at - 1);
 }
 
-bool RealSystem::is_traced(const Child& child) {
-  const auto status = read_file("/proc/" + std::to_string(child.pid) + "/status");
+bool RealSystem::is_traced(pid_t pid) {
+  const auto status = read_file("/proc/" + std::to_string(pid) + "/status");
   static constexpr std::string_view kTracer = "TracerPid:\t";
   const std::size_t at = status ? status->find(kTracer) : std::string::npos;
   return at != std::string::npos && (*status)[at + kTracer.size()] != '0';
@@ -136,18 +136,18 @@ bool RealSystem::is_traced(const Child& child) {
 
 static constexpr int kStackSignal = SIGUSR2;
 
-std::string RealSystem::describe_threads(const Child& child) {
+std::string RealSystem::describe_threads(pid_t pid) {
   std::string text;
   std::error_code error;
-  const std::string tasks = "/proc/" + std::to_string(child.pid) + "/task";
+  const std::string tasks = "/proc/" + std::to_string(pid) + "/task";
   for (const auto& entry : std::filesystem::directory_iterator(tasks, error)) {
     const std::string thread = entry.path().filename();
-    const std::string place = std::to_string(child.pid) + "/task/" + thread;
+    const std::string place = std::to_string(pid) + "/task/" + thread;
     static constexpr int kState = 3;
     const std::string state = stat_field(place, kState);
     const std::string wait = read_file("/proc/" + place + "/wchan").value_or("");
     text += "  thread " + thread + ": state " + (state.empty() ? "?" : state) + (wait.empty() || wait == "0" ? "" : ", waits in " + wait) + "\n";
-    ::syscall(SYS_tgkill, child.pid, std::stoi(thread), kStackSignal);
+    ::syscall(SYS_tgkill, pid, std::stoi(thread), kStackSignal);
   }
   return text;
 }

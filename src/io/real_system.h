@@ -61,8 +61,8 @@ class RealSystem final : public System {
   Result<Child> spawn(const SpawnRequest& request) override;
   void signal(const Child& child, int number) override;
   std::optional<ExitStatus> reap(const Child& child) override;
-  bool is_traced(const Child& child) override;
-  std::string describe_threads(const Child& child) override;
+  bool is_traced(pid_t pid) override;
+  std::string describe_threads(pid_t pid) override;
   std::string start_time(pid_t pid) override;
   void adopt_orphans() override;
   void reap_orphans() override;

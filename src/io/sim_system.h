@@ -127,8 +127,8 @@ class SimSystem final : public System {
   Result<Child> spawn(const SpawnRequest& request) override;
   void signal(const Child& child, int number) override;
   std::optional<ExitStatus> reap(const Child& child) override;
-  bool is_traced(const Child&) override { return false; }
-  std::string describe_threads(const Child&) override { return {}; }
+  bool is_traced(pid_t) override { return false; }
+  std::string describe_threads(pid_t) override { return {}; }
   std::string start_time(pid_t pid) override;
   void adopt_orphans() override {}
   void reap_orphans() override {}

@@ -188,10 +188,10 @@ class System {
   virtual Result<Child> spawn(const SpawnRequest& request) = 0;
   virtual void signal(const Child& child, int number) = 0;
   virtual std::optional<ExitStatus> reap(const Child& child) = 0;
-  virtual bool is_traced(const Child& child) = 0;  // by a debugger
+  virtual bool is_traced(pid_t pid) = 0;  // by a debugger
   // What each of its threads is doing, as far as the system tells, a line each; and asks them to write a stack trace to their
   // standard error themselves, which they do if they run at all (write_stack_when_asked).
-  virtual std::string describe_threads(const Child& child) = 0;
+  virtual std::string describe_threads(pid_t pid) = 0;
   virtual std::string start_time(pid_t pid) = 0;  // tells a process from a later one of the same pid; "" if gone
   // From now on orphaned descendants of our children become our own children (PR_SET_CHILD_SUBREAPER), as they do for process 1.
   virtual void adopt_orphans() = 0;

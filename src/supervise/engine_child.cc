@@ -20,7 +20,6 @@ struct EngineChild::Generation {
   io::Process process;
   std::shared_ptr<link::Channel> channel;
   io::Mapping counters;
-  io::Child child;        // without descriptors: for questions about it
   bool heard_of = false;  // since watch() looked last
   bool ever_heard_of = false;
 };
@@ -96,9 +95,7 @@ Result<std::unique_ptr<EngineChild::Generation>> EngineChild::start() {
                             .admin_read_token = listening_.admin_read_token,
                             .listeners = listening_.per_worker},
                 descriptors);
-  const pid_t pid = child->pid;
-  return std::unique_ptr<Generation>(
-      new Generation{io::Process(loop_, std::move(*child)), std::move(channel), std::move(*mapping), io::Child{.pid = pid, .pidfd = {}, .output = {}}});
+  return std::unique_ptr<Generation>(new Generation{io::Process(loop_, std::move(*child)), std::move(channel), std::move(*mapping)});
 }
 
 void EngineChild::send_snapshot() {
@@ -162,12 +159,12 @@ Async<void> EngineChild::watch(Generation& engine) {
     if (slept == Code::cancelled) co_return;
     silent = std::exchange(engine.heard_of, false) ? 0 : silent + 1;
     if (silent <= (engine.ever_heard_of ? kSteps : kStepsToStart)) continue;
-    if (loop_.system().is_traced(engine.child)) {
+    if (loop_.system().is_traced(engine.process.pid())) {
       silent = 0;
       continue;
     }
     base::log::error("engine {} does not answer for {} ms: killed. Its threads:\n{}", number_, config_.engine_timeout / 1ms,
-                     loop_.system().describe_threads(engine.child));
+                     loop_.system().describe_threads(engine.process.pid()));
     static constexpr Duration kForStacks = 200ms;
     co_await loop_.sleep(kForStacks);
     engine.process.signal(SIGKILL);
