@@ -4,13 +4,13 @@
 
 #include <algorithm>
 #include <charconv>
-#include <nlohmann/json.hpp>
 
 #include "admin/change_request.h"
 #include "admin/guard.h"
 #include "admin/metrics.h"
 #include "admin/openapi.h"
 #include "admin/task_request.h"
+#include "base/json.h"
 #include "http/target.h"
 
 namespace ringmaster::admin {
@@ -21,7 +21,7 @@ using io::Async;
 using nlohmann::json;
 using Act = link::Command::Act;
 
-static std::string dump(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace) + "\n"; }
+static std::string dump(const json& value) { return base::json_text(value) + "\n"; }
 
 ApiV1::ApiV1(const config::Config& config, const proxy::Registry& registry, Operations& operations, dispatch::Dispatcher* dispatcher, Collect collect,
              std::function<std::uint64_t()> dropped_log_bytes, About about, Tokens tokens)

@@ -1,6 +1,6 @@
 #include "admin/change_request.h"
 
-#include <nlohmann/json.hpp>
+#include "base/json.h"
 
 namespace ringmaster::admin {
 
@@ -8,7 +8,7 @@ using base::Code;
 using nlohmann::json;
 
 base::Result<link::Command> parse_change(std::string_view text, std::string_view names_key) {
-  const json body = json::parse(text, nullptr, false);
+  const json body = base::parse_json(text);
   if (body.is_discarded()) return base::fail(Code::invalid, "the body is not JSON");
   if (!body.is_object()) return base::fail(Code::invalid, "the body must be a JSON object such as {\"n\":1}");
   link::Command command;
@@ -29,7 +29,7 @@ base::Result<link::Command> parse_change(std::string_view text, std::string_view
 }
 
 base::Result<link::Command> parse_size(std::string_view text) {
-  const json body = json::parse(text, nullptr, false);
+  const json body = base::parse_json(text);
   const auto n = body.is_object() ? body.find("n") : body.end();
   if (!body.is_object() || body.size() != 1 || n == body.end() || !n->is_number_unsigned()) {
     return base::fail(Code::invalid, "the body must be {\"n\":N} with a whole number, 0 or more");

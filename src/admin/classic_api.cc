@@ -1,10 +1,10 @@
 #include "admin/classic_api.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "admin/change_request.h"
 #include "admin/guard.h"
+#include "base/json.h"
 #include "base/log.h"
 
 namespace ringmaster::admin {
@@ -16,8 +16,6 @@ using nlohmann::json;
 using Act = link::Command::Act;
 
 static constexpr std::string_view kJson = "application/json";
-
-static std::string dump(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
 
 // A path that the servers do not know is told in the balancer's own words (CONTRACT S1).
 static proxy::NotFound not_found(const wire::Handler& pages) {
@@ -40,11 +38,11 @@ ClassicApi::ClassicApi(const config::Config& config, std::size_t listener, proxy
 }
 
 wire::Handler::ErrorPage ClassicApi::error_page(unsigned, std::string_view why) const {
-  return {kJson, dump({{"message", "<Error> " + std::string(why)}, {"status", "failure"}})};
+  return {kJson, base::json_text({{"message", "<Error> " + std::string(why)}, {"status", "failure"}})};
 }
 
 static std::string listing(const std::vector<std::string>& names) {
-  return dump({{"message", {{"N", names.size()}, {"replicas", names}}}, {"status", "successful"}});
+  return base::json_text({{"message", {{"N", names.size()}, {"replicas", names}}}, {"status", "successful"}});
 }
 
 std::vector<std::string> ClassicApi::names() const {

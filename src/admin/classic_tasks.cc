@@ -1,8 +1,7 @@
 #include "admin/classic_tasks.h"
 
-#include <nlohmann/json.hpp>
-
 #include "admin/tasks_api.h"
+#include "base/json.h"
 #include "dispatch/task_json.h"
 #include "io/call.h"
 
@@ -18,9 +17,7 @@ static constexpr std::string_view kTask = "/tasks/";
 
 bool ClassicTasks::takes(std::string_view path) { return path == "/tasks" || path == "/get-tasks" || path.starts_with(kTask); }
 
-static Reply reply(unsigned status, const json& body, std::string extra = {}) {
-  return {status, body.dump(-1, ' ', false, json::error_handler_t::replace), std::move(extra), {}};
-}
+static Reply reply(unsigned status, const json& body, std::string extra = {}) { return {status, base::json_text(body), std::move(extra), {}}; }
 
 static Reply failure(unsigned status, const std::string& why, std::string extra = {}) {
   const json body = {{"message", "<Error> " + why}, {"status", "failure"}};
@@ -53,7 +50,7 @@ static std::string list_of(const std::vector<task::Task>& tasks) {
   json shown = json::array();
   for (auto one = tasks.rbegin(); one != tasks.rend(); ++one) shown.push_back(classic_task(*one));
   const json value = {{"message", {{"tasks", shown}}}, {"status", "successful"}};
-  return value.dump(-1, ' ', false, json::error_handler_t::replace);
+  return base::json_text(value);
 }
 
 Async<Result<Reply>> ClassicTasks::answer(io::Loop& here, std::string method, std::string path, std::string body, std::string queue) {

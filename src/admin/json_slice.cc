@@ -1,6 +1,6 @@
 #include "admin/json_slice.h"
 
-#include <nlohmann/json.hpp>
+#include "base/json.h"
 
 namespace ringmaster::admin {
 
@@ -65,7 +65,7 @@ std::string_view slice_member(std::string_view object, std::string_view name) {
   do {
     scanner.step();  // '{' or ','
     if (scanner.peek() != '"') break;
-    const auto key = nlohmann::json::parse(scanner.value(), nullptr, false);  // its escapes
+    const auto key = base::parse_json(scanner.value());  // its escapes
     scanner.peek();
     scanner.step();  // ':'
     const std::string_view value = scanner.value();

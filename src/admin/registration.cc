@@ -1,9 +1,9 @@
 #include "admin/registration.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "admin/guard.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/names.h"
 #include "dispatch/task_json.h"
@@ -23,8 +23,6 @@ using nlohmann::json;
 static constexpr std::size_t kBodyBytesMax = 16 << 10;
 static constexpr std::string_view kJson = "application/json";
 static constexpr std::string_view kScheme = "http://";
-
-static std::string dump(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
 
 Registration::Registration(const config::Config& config, const config::Listener& listener, proxy::Balancer& balancer, Operations& operations,
                            const wire::Handler& pages)
@@ -69,7 +67,7 @@ static Result<std::string> address_of(const std::string& url) {
 }
 
 Result<Registration::Announcement> Registration::parse(std::string_view text) const {
-  const json body = json::parse(text, nullptr, false);
+  const json body = base::parse_json(text);
   if (body.is_discarded() || !body.is_object()) return base::fail(Code::invalid, "the body must be JSON such as {\"url\":\"http://10.0.0.7:5000\"}");
   const auto url = body.find("url");
   if (url == body.end() || !url->is_string()) return base::fail(Code::invalid, "url is missing");
@@ -161,7 +159,7 @@ Async<void> Registration::announce(wire::Exchange& exchange) {
     co_await wire::reply_error(exchange, pages_, status_of(outcome.code), outcome.detail);
     co_return;
   }
-  const std::string text = dump({{"message", base::to_string(*endpoint) + (up ? " is registered" : " is taken out")}, {"status", "successful"}});
+  const std::string text = base::json_text({{"message", base::to_string(*endpoint) + (up ? " is registered" : " is taken out")}, {"status", "successful"}});
   co_await exchange.reply(200, kJson, text);
 }
 
@@ -181,7 +179,7 @@ std::string Registration::list(io::Loop& loop) const {
     server["last_request"] = last == base::Time{} ? json() : json(dispatch::format_time(at.count()));
     servers.push_back(std::move(server));
   }
-  return dump({{"message", {{"N", servers.size()}, {"servers", servers}}}, {"status", "successful"}});
+  return base::json_text({{"message", {{"N", servers.size()}, {"servers", servers}}}, {"status", "successful"}});
 }
 
 Async<void> Registration::handle(wire::Exchange& exchange, bool may_list) {

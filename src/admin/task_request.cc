@@ -4,8 +4,8 @@
 #include <array>
 #include <charconv>
 #include <chrono>
-#include <nlohmann/json.hpp>
 
+#include "base/json.h"
 #include "base/names.h"
 #include "http/characters.h"
 #include "http/message.h"
@@ -141,7 +141,7 @@ class Members {
 };
 
 Result<void> read_payload(const json* payload, std::string_view as_sent, const config::Config& config, task::Spec& spec) {
-  spec.payload = payload == nullptr ? "{}" : as_sent.empty() ? payload->dump(-1, ' ', false, json::error_handler_t::replace) : std::string(as_sent);
+  spec.payload = payload == nullptr ? "{}" : as_sent.empty() ? base::json_text(*payload) : std::string(as_sent);
   if (spec.payload.size() > config.tasks.payload_bytes_max) {
     return base::fail(
         Code::too_large,

@@ -1,12 +1,12 @@
 #include "admin/tasks_api.h"
 #include "admin/json_slice.h"
+#include "base/json.h"
 
 #include <fmt/format.h>
 #include <xxhash.h>
 
 #include <algorithm>
 #include <charconv>
-#include <nlohmann/json.hpp>
 
 #include "dispatch/task_json.h"
 #include "wire/hangup.h"
@@ -29,7 +29,7 @@ static constexpr std::string_view kWork = "/v1/work:";
 static constexpr std::size_t kBatchMax = 1000;
 static constexpr std::size_t kBatchBytesMax = 16 << 20;
 
-static std::string dump(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace) + "\n"; }
+static std::string dump(const json& value) { return base::json_text(value) + "\n"; }
 static std::unexpected<base::Error> invalid(std::string why) { return base::fail(Code::invalid, std::move(why), Source::client); }
 
 unsigned status_of_task_error(Code code) {

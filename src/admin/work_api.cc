@@ -1,7 +1,7 @@
 // TasksApi's calls for pull workers: lease, heartbeat, complete, fail.
-#include <nlohmann/json.hpp>
 
 #include "admin/tasks_api.h"
+#include "base/json.h"
 #include "base/names.h"
 #include "dispatch/task_json.h"
 #include "wire/hangup.h"
@@ -50,7 +50,7 @@ Async<void> TasksApi::lease(wire::Exchange& exchange, const json& body) {
   for (const LivePtr& live : *leased) {
     json shown = dispatch::task_json(live->task);
     shown.erase("payload");
-    std::string text = shown.dump(-1, ' ', false, json::error_handler_t::replace);
+    std::string text = base::json_text(shown);
     text.back() = ',';
     tasks.append(tasks.empty() ? "" : ",").append(text).append("\"payload\":").append(live->task.spec.payload).append("}");
   }
@@ -74,8 +74,7 @@ Async<void> TasksApi::report(wire::Exchange& exchange, std::string_view verb, co
     done = co_await dispatcher_->heartbeat(*id, number, *lease_ms);
   } else if (verb == "complete") {
     const auto result = body.find("result");
-    task::Outcome outcome{task::Outcome::Kind::success, result == body.end() ? "" : result->dump(-1, ' ', false, json::error_handler_t::replace),
-                          result == body.end() ? "" : "application/json"};
+    task::Outcome outcome{task::Outcome::Kind::success, result == body.end() ? "" : base::json_text(*result), result == body.end() ? "" : "application/json"};
     if (outcome.text.size() > config_.tasks.result_bytes_max) {
       co_await wire::reply_error(exchange, pages_, 413, "the result has more than " + std::to_string(config_.tasks.result_bytes_max) + " bytes");
       co_return;

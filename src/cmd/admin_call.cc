@@ -4,6 +4,7 @@
 
 #include <cstdio>
 
+#include "base/json.h"
 #include "base/log.h"
 #include "config/load.h"
 #include "io/real_system.h"
@@ -60,7 +61,7 @@ static std::vector<std::string> locate(const AdminAddress& admin, std::string& t
   if (const std::string socket = socket_in(config.state_dir); ::access(socket.c_str(), W_OK) == 0) return {"unix:" + socket};
   if (config.admin.port != 0 || config.admin.family == base::Endpoint::Family::unix_path) return {base::to_string(config.admin)};
   const auto chosen = system.read_file(config.state_dir + "/addresses.json");  // the system has chosen the port
-  const json addresses = chosen ? json::parse(*chosen, nullptr, false) : json();
+  const json addresses = chosen ? base::parse_json(*chosen) : json();
   if (addresses.is_object()) return {addresses.value("admin", "")};
   std::fprintf(stderr, "ringmaster: %s leaves the admin API's port to the system, and %s/addresses.json is not there; is Ringmaster running?\n",
                admin.config.c_str(), config.state_dir.c_str());
@@ -88,7 +89,7 @@ std::optional<json> call(const AdminAddress& where, const std::string& method, c
   request.method = method;
   request.target = path;
   if (!body.is_null()) {
-    request.body = body.dump(-1, ' ', false, json::error_handler_t::replace);
+    request.body = base::json_text(body);
     request.headers += "Content-Type: application/json\r\n";
   }
   std::string token_file = where.token_file;
@@ -111,7 +112,7 @@ std::optional<json> call(const AdminAddress& where, const std::string& method, c
                  base::describe(response.error()).c_str());
     return std::nullopt;
   }
-  json answer = json::parse(response->body, nullptr, false);
+  json answer = base::parse_json(response->body);
   if (response->status >= 300 || answer.is_discarded()) {
     const std::string detail = answer.is_object() ? answer.value("detail", "") : base::log::printable(response->body);
     std::fprintf(stderr, "ringmaster: refused (%u)%s%s\n", response->status, detail.empty() ? "" : ": ", detail.c_str());

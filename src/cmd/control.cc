@@ -8,9 +8,9 @@
 #include <cerrno>
 #include <cstdio>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/json.h"
 #include "cmd/admin_call.h"
 #include "http/target.h"
 #include "io/loop.h"
@@ -114,7 +114,7 @@ int run_status(const ControlOptions& options) {
       continue;
     }
     if (options.json) {
-      std::printf("%s\n", status->dump(options.watch ? -1 : 2).c_str());
+      std::printf("%s\n", base::json_text(*status, options.watch ? -1 : 2).c_str());
     } else {
       io::RealSystem system;
       const base::Time now = system.now();

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "base/json.h"
 #include "base/log.h"
 #include "base/names.h"
 #include "cmd/version.h"
@@ -243,7 +244,7 @@ void print_load(const lab::LoadResult& result, bool as_json) {
     out["lateness_p99_ms"] = ms(result.lateness, 0.99);
     out["faults"] = result.faults;
     out["interrupted"] = result.interrupted;
-    std::printf("%s\n", out.dump(-1, ' ', false, json::error_handler_t::replace).c_str());
+    std::printf("%s\n", base::json_text(out).c_str());
     return;
   }
   std::printf("%llu requests in %.2f s over %u connections: %.0f/s\n", static_cast<unsigned long long>(result.sent),

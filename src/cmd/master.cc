@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <csignal>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <thread>
 
+#include "base/json.h"
 #include "base/log.h"
 #include "cmd/version.h"
 #include "io/real_system.h"
@@ -184,7 +184,7 @@ Result<void> Master::read_tokens() {
 void Master::write_addresses() {
   nlohmann::json addresses = {{"admin", base::to_string(admin_)}, {"listeners", nlohmann::json::array()}};
   for (const Endpoint& endpoint : listening_) addresses["listeners"].push_back(base::to_string(endpoint));
-  (void)loop_.system().replace_file(state_->directory() + "/addresses.json", addresses.dump() + "\n", false);
+  (void)loop_.system().replace_file(state_->directory() + "/addresses.json", base::json_text(addresses) + "\n", false);
 }
 
 Async<void> Master::run() {

@@ -5,10 +5,10 @@
 #include <charconv>
 #include <csignal>
 #include <cstdlib>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <thread>
 
+#include "base/json.h"
 #include "base/log.h"
 #include "dispatch/task_json.h"
 #include "io/real_system.h"
@@ -27,8 +27,6 @@ static constexpr std::string_view kJson = "application/json";
 static constexpr std::size_t kEchoBytesMax = 16 << 20;
 static constexpr std::size_t kTaskBytesMax = 1 << 20;
 
-static std::string dump(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
-
 static bool parse_number(std::string_view text, std::uint64_t& number) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   return error == std::errc{} && end == text.data() + text.size() && number <= INT64_MAX;
@@ -37,12 +35,12 @@ static bool parse_number(std::string_view text, std::uint64_t& number) {
 Async<void> DemoServer::handle(wire::Exchange& exchange) {
   const std::string_view path = exchange.path();
   if (path == "/home") {
-    const std::string body = dump({{"message", "Hello from Server: " + options_.server_id}, {"status", "successful"}});
+    const std::string body = base::json_text({{"message", "Hello from Server: " + options_.server_id}, {"status", "successful"}});
     co_await exchange.reply(200, kJson, body);
   } else if (path == "/heartbeat" || path == "/health_check") {
     co_await exchange.reply(200, "", "");
   } else if (path == "/available") {
-    const std::string body = dump({{"available", !busy_}, {"message", busy_ ? "I am not available." : "I am available."}});
+    const std::string body = base::json_text({{"available", !busy_}, {"message", busy_ ? "I am not available." : "I am available."}});
     co_await exchange.reply(200, kJson, body);
   } else if (path == "/echo") {
     co_await echo(exchange);
@@ -55,7 +53,7 @@ Async<void> DemoServer::handle(wire::Exchange& exchange) {
   } else if (path.starts_with("/work/")) {
     co_await sleep(exchange, path.substr(6), true);
   } else {
-    const std::string body = dump({{"message", "<Error> there is no such path here"}, {"status", "failure"}});
+    const std::string body = base::json_text({{"message", "<Error> there is no such path here"}, {"status", "failure"}});
     co_await exchange.reply(404, kJson, body);
   }
 }
@@ -69,13 +67,13 @@ Async<void> DemoServer::echo(wire::Exchange& exchange) {
   const http::RequestHead& head = exchange.request();
   json fields = json::array();
   for (const http::Field& field : head.fields) fields.push_back({field.name, field.value});
-  const std::string answer = dump({{"method", head.method_text},
-                                   {"path", exchange.path()},
-                                   {"query", head.query},
-                                   {"fields", fields},
-                                   {"body", *body},
-                                   {"body_bytes", body->size()},
-                                   {"server", options_.server_id}});
+  const std::string answer = base::json_text({{"method", head.method_text},
+                                              {"path", exchange.path()},
+                                              {"query", head.query},
+                                              {"fields", fields},
+                                              {"body", *body},
+                                              {"body_bytes", body->size()},
+                                              {"server", options_.server_id}});
   co_await exchange.reply(200, kJson, answer);
 }
 
@@ -90,7 +88,7 @@ Async<void> DemoServer::prime(wire::Exchange& exchange, std::string_view text) {
   const std::function<void()> work = [&] { result = task::is_prime(number, [&] { return stopped.load(); }); };
   co_await compute(exchange, work, stopped);
   if (stopped) co_return;  // nobody is there to be told
-  const std::string body = dump({{"number", number}, {"prime", result}});
+  const std::string body = base::json_text({{"number", number}, {"prime", result}});
   co_await exchange.reply(200, kJson, body);
 }
 
@@ -114,7 +112,7 @@ Async<void> DemoServer::sleep(wire::Exchange& exchange, std::string_view text, b
   const base::Code slept = co_await exchange.loop().sleep(std::chrono::milliseconds(ms));
   if (slept == base::Code::cancelled) co_return;
   turn.reset();
-  const std::string body = dump({{"message", "Hello from Server: " + options_.server_id}, {"slept_ms", ms}});
+  const std::string body = base::json_text({{"message", "Hello from Server: " + options_.server_id}, {"slept_ms", ms}});
   co_await exchange.reply(200, kJson, body);
 }
 
@@ -158,7 +156,7 @@ struct Job {
     const auto member = [&](const char* name) { return payload.is_object() && payload.contains(name) ? payload.at(name) : json(); };
     if (const json expression = member("expression"); expression.is_string()) {
       const auto value = task::evaluate(expression.get<std::string>(), {[this](double seconds) { sleep(seconds); }, is_stopped});
-      result = value ? base::Result<json>(json::parse(task::to_text(*value))) : std::unexpected(value.error());
+      result = value ? base::Result<json>(base::parse_json(task::to_text(*value))) : std::unexpected(value.error());
     } else if (const json number = member("number"); number.is_number_unsigned()) {
       result = json(task::is_prime(number.get<std::uint64_t>(), is_stopped));
     } else if (const json seconds = member("seconds"); seconds.is_number()) {
@@ -177,7 +175,7 @@ struct Job {
 // One at a time: whoever comes meanwhile is told so.
 Async<void> DemoServer::task(wire::Exchange& exchange) {
   if (busy_ || exchange.request().method != http::Method::post) {
-    const std::string body = dump({{"available", !busy_}, {"message", busy_ ? "I am not available." : "<Error> a task is sent by POST"}});
+    const std::string body = base::json_text({{"available", !busy_}, {"message", busy_ ? "I am not available." : "<Error> a task is sent by POST"}});
     co_await exchange.reply(busy_ ? 503 : 405, kJson, body);
     co_return;
   }
@@ -190,8 +188,8 @@ Async<void> DemoServer::task(wire::Exchange& exchange) {
   busy_ = false;
   if (job.stopped) co_return;
   const std::string body =
-      job.result ? dump({{"result", *job.result}, {"server", options_.name}})
-                 : dump({{"message", text && !payload.is_discarded() ? job.result.error().detail : "the body is not JSON"}, {"status", "failure"}});
+      job.result ? base::json_text({{"result", *job.result}, {"server", options_.name}})
+                 : base::json_text({{"message", text && !payload.is_discarded() ? job.result.error().detail : "the body is not JSON"}, {"status", "failure"}});
   co_await exchange.reply(job.result ? 200 : 400, kJson, body);
 }
 
@@ -251,12 +249,12 @@ static Async<base::Result<void>> announce_to(io::Loop& loop, const ReplicaOption
   request.host = address_of(options.balancer);
   request.headers = "Content-Type: application/json\r\n";
   if (!options.token.empty()) request.headers += "Authorization: Bearer " + options.token + "\r\n";
-  request.body = dump(body);
+  request.body = base::json_text(body);
   static constexpr std::size_t kAnswerBytesMax = 64 << 10;
   const auto answer = co_await wire::fetch(loop, balancer, request, deadline, kAnswerBytesMax);
   if (!answer) co_return std::unexpected(answer.error());
   if (answer->status == 200) co_return base::Result<void>{};
-  const json told = json::parse(answer->body, nullptr, false);
+  const json told = base::parse_json(answer->body);
   const std::string why = told.is_object() && told.contains("message") && told["message"].is_string()
                               ? told["message"].get<std::string>()
                               : "it answered " + std::to_string(answer->status) + ": is this a classic listener, and may servers register with its pool?";

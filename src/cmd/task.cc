@@ -7,6 +7,7 @@
 #include <fstream>
 #include <iostream>
 
+#include "base/json.h"
 #include "base/log.h"
 #include "cmd/admin_call.h"
 #include "http/target.h"
@@ -19,8 +20,7 @@ namespace {
 
 // Printable: a result is a server's own text, and must not speak to the terminal.
 std::string text_of(const json& value) {
-  return value.is_null() ? "-"
-                         : base::log::printable(value.is_string() ? value.get<std::string>() : value.dump(-1, ' ', false, json::error_handler_t::replace));
+  return value.is_null() ? "-" : base::log::printable(value.is_string() ? value.get<std::string>() : base::json_text(value));
 }
 
 void print_line(const json& task) {
@@ -108,7 +108,7 @@ int submit_file(const TaskOptions& options) {
   std::string line;
   for (std::size_t number = 1; std::getline(in, line); ++number) {
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    json task = json::parse(line, nullptr, false);
+    json task = base::parse_json(line);
     if (task.is_discarded() || !task.is_object()) {
       if (!sender.send()) return 1;  // what stood before it
       std::fprintf(stderr, "ringmaster: %s:%zu: this line is not a JSON object; what stands before it has been sent\n", options.file.c_str(), number);
@@ -151,7 +151,7 @@ int act(const TaskOptions& options, const std::string& verb) {
 
 int run_task_submit(const TaskOptions& options) {
   if (!options.file.empty()) return submit_file(options);
-  json payload = json::parse(options.payload.empty() ? "{}" : options.payload, nullptr, false);
+  json payload = base::parse_json(options.payload.empty() ? "{}" : options.payload);
   if (payload.is_discarded() || options.type.empty()) {
     std::fprintf(stderr, "ringmaster: %s\n", options.type.empty() ? "name the task's type, or a --file" : "the payload is not JSON");
     return 2;

@@ -1,8 +1,8 @@
 // Attempts: who gets a task, the offer to it, and what came of it.
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "base/json.h"
 #include "base/log.h"
 #include "dispatch/queue.h"
 
@@ -154,7 +154,7 @@ Async<bool> Dispatcher::is_available(const Queue& queue, const Place& place) {
   static constexpr std::size_t kAnswerBytesMax = 4096;
   const auto answer = co_await wire::fetch(*place.connections, request, loop_.now() + 2s, kAnswerBytesMax);
   if (!answer || answer->status != 200) co_return false;
-  const nlohmann::json body = nlohmann::json::parse(answer->body, nullptr, false);
+  const nlohmann::json body = base::parse_json(answer->body);
   const auto yes = body.is_object() ? body.find("available") : body.end();
   co_return body.is_object() && yes != body.end() && yes->is_boolean() && yes->get<bool>();
 }
@@ -234,7 +234,7 @@ Async<void> Dispatcher::run(Queue& queue, LivePtr live, Place place, bool begun)
 // The reason in a replica's answer, for people: what it says if it is JSON of a usual form, else its first characters.
 static std::string reason_of(const wire::FetchResponse& response) {
   static constexpr std::size_t kReasonBytesMax = 1000;
-  const nlohmann::json body = nlohmann::json::parse(response.body, nullptr, false);
+  const nlohmann::json body = base::parse_json(response.body);
   for (const char* key : {"detail", "error", "message"}) {
     if (!body.is_object()) break;
     const auto found = body.find(key);

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "base/hmac.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "dispatch/queue.h"
 #include "dispatch/task_json.h"
@@ -55,7 +56,7 @@ Async<Result<void>> Dispatcher::tell_once(std::uint64_t id) {
   if (!found) co_return std::unexpected(found.error());
   Task& task = (*found)->task;
   if (!may_call(task.spec.callback)) co_return base::fail(Code::denied, "its URL is not allowed any more");
-  const std::string body = task_json(task).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  const std::string body = base::json_text(task_json(task));
   auto posted = co_await post(loop_, task.spec.callback, config_.tasks.callback_secret, body);
   co_return posted;
 }

@@ -129,8 +129,9 @@ class Dispatcher {
     base::Duration next{};
   };
   struct PoolWaiter;
+  static constexpr base::Duration kStoreRetry = std::chrono::seconds(1);  // a store that cannot be opened or written to
 
-  // dispatcher.cc
+  // lifetime.cc
   Async<void> until_open(Millis deadline);
   void end_opening();
   Async<void> open();
@@ -143,6 +144,8 @@ class Dispatcher {
   Result<void> open_store(Found& found);
   void take_up(Found found);
   void take_up_task(Task task, Millis time);
+
+  // dispatcher.cc
   Result<Queue*> queue_named(std::string_view name);
   Result<Queue*> queue_for(const task::Spec& spec);
   Async<Result<LivePtr>> replay(const task::Spec& spec);

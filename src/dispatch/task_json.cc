@@ -2,6 +2,8 @@
 
 #include <fmt/chrono.h>
 
+#include "base/json.h"
+
 namespace ringmaster::dispatch {
 
 using nlohmann::json;
@@ -30,7 +32,7 @@ json parse_json(std::string_view text) {
       --depth;
     }
   }
-  return json::parse(text, nullptr, false);
+  return base::parse_json(text);
 }
 
 json result_json(const task::Task& task) {

@@ -1,5 +1,6 @@
 #include "lab/compare.h"
 
+#include "base/json.h"
 #include "lab/report.h"
 
 namespace ringmaster::lab {
@@ -9,14 +10,14 @@ using base::Result;
 static Result<json> read_run(io::System& system, const std::string& folder) {
   const auto text = system.read_file(folder + "/run.json");
   if (!text) return base::fail(text.error().code, folder + " is no report of the lab: " + base::describe(text.error()));
-  json run = json::parse(*text, nullptr, false);
+  json run = base::parse_json(*text);
   if (!run.is_object() || !run.contains("experiments") || !run["experiments"].is_object()) {
     return base::fail(base::Code::invalid, folder + "/run.json is no report of the lab");
   }
   return run;
 }
 
-static std::string as_text(const json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
+static std::string as_text(const json& value) { return value.is_string() ? value.get<std::string>() : base::json_text(value); }
 
 static std::string padded(const std::string& text, std::size_t width, bool left = false) {
   std::size_t shown = 0;  // characters, not bytes

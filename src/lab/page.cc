@@ -1,5 +1,6 @@
 #include "lab/page.h"
 
+#include "base/json.h"
 #include "base/names.h"
 
 namespace ringmaster::lab {
@@ -102,7 +103,7 @@ std::string page(const PageParts& parts) {
       "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">"
       "<title>Ringmaster lab report</title><style>" +
       std::string(kStyle) + "</style></head><body>\n<h1>Ringmaster lab report</h1>\n<p class=\"quiet\">" + fact("version") + "; " + fact("started") + "; " +
-      fact("machine") + "; seed " + (parts.run.contains("seed") ? parts.run["seed"].dump() : "") + "; <code>" + fact("command") +
+      fact("machine") + "; seed " + (parts.run.contains("seed") ? base::json_text(parts.run["seed"]) : "") + "; <code>" + fact("command") +
       "</code>; all of it: <a href=\"run.json\">run.json</a></p>\n";
   if (!parts.trouble.empty()) text += "<p class=\"fault\">" + escaped(parts.trouble) + "</p>\n";
   text += "<nav>";

@@ -4,6 +4,7 @@
 #include <csignal>
 #include <cstdlib>
 
+#include "base/json.h"
 #include "http/target.h"
 #include "io/resolve.h"
 
@@ -94,7 +95,7 @@ Async<Result<void>> Stack::find_addresses() {
   const Time deadline = loop_.now() + kStartMax;
   while (true) {
     const auto text = loop_.system().read_file(folder_ + "/state/addresses.json");
-    const json addresses = text ? json::parse(*text, nullptr, false) : json();
+    const json addresses = text ? base::parse_json(*text) : json();
     if (addresses.is_object()) {
       const auto admin = Endpoint::parse(addresses.value("admin", ""));
       const auto listener = Endpoint::parse(addresses.at("listeners").at(0).get<std::string>());
@@ -121,7 +122,7 @@ Async<Result<json>> Stack::call(std::string method, std::string path, std::strin
   if (!request.body.empty()) request.headers = "Content-Type: application/json\r\n";
   const auto answer = co_await wire::fetch(*admin_, request, loop_.now() + kStartMax, kAnswerBytesMax);
   if (!answer) co_return std::unexpected(answer.error());
-  json value = json::parse(answer->body, nullptr, false);
+  json value = base::parse_json(answer->body);
   if (answer->status != 200 || !value.is_object()) {
     const std::string detail = value.is_object() ? value.value("detail", "") : "";
     co_return base::fail(Code::invalid,
@@ -207,7 +208,7 @@ Async<Result<void>> Stack::until_replaced(ReplicaSeen replica) {
 
 Async<Result<void>> Stack::change(std::string method, json body) {
   const std::string path = "/v1/pools/" + pool_ + "/replicas";
-  const std::string text = body.dump();
+  const std::string text = base::json_text(body);
   const auto changed = co_await call(method, path, text);
   if (!changed) co_return std::unexpected(changed.error());
   co_return Result<void>{};

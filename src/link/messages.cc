@@ -1,7 +1,8 @@
 #include "link/messages.h"
 
 #include <array>
-#include <nlohmann/json.hpp>
+
+#include "base/json.h"
 
 namespace ringmaster::link {
 
@@ -119,7 +120,7 @@ static void from_json(const json&, Empty&) {}
 std::string encode(const Message& message) {
   json j = std::visit([](const auto& m) { return json(m); }, message);
   j["type"] = kTypes[message.index()];
-  return j.dump(-1, ' ', false, json::error_handler_t::replace);
+  return base::json_text(j);
 }
 
 template <std::size_t I = 0>

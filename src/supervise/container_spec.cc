@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/json.h"
 #include "base/names.h"
 
 namespace ringmaster::supervise {
@@ -117,7 +118,7 @@ std::string container_config(const ContainerHost& host, const config::Pool& pool
   const json all = {settings.image, command_of(host, anyone), environment_of(anyone), host_config(host, anyone), settings.port, settings.user,
                     host.user,      settings.on_unix_socket()};
   std::uint64_t hash = 14695981039346656037ULL;  // FNV-1a: the same in every build, which std::hash need not be
-  for (const char c : all.dump()) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ULL;
+  for (const char c : base::json_text(all)) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ULL;
   return std::to_string(hash);
 }
 

@@ -2,6 +2,8 @@
 
 #include <charconv>
 
+#include "base/json.h"
+
 namespace ringmaster::supervise {
 
 using base::Code;
@@ -51,11 +53,11 @@ Async<Result<DockerApi::Answer>> DockerApi::call(std::string method, std::string
   request.target = prefix_ + path;
   if (!body.is_null()) {
     request.headers = "Content-Type: application/json\r\n";
-    request.body = body.dump(-1, ' ', false, json::error_handler_t::replace);
+    request.body = base::json_text(body);
   }
   const auto answer = co_await wire::fetch(loop_, socket_, request, loop_.now() + timeout, kAnswerBytesMax);
   if (!answer) co_return std::unexpected(explain(answer.error()));
-  Answer result{answer->status, json::parse(answer->body, nullptr, false)};
+  Answer result{answer->status, base::parse_json(answer->body)};
   if (result.body.is_discarded()) result.body = nullptr;
   co_return result;
 }
@@ -73,7 +75,7 @@ Async<Result<std::unique_ptr<wire::FetchStream>>> DockerApi::open(std::string me
     if (!piece || piece->empty()) break;
     text += *piece;
   }
-  const Answer answer{(*stream)->status(), json::parse(text, nullptr, false)};
+  const Answer answer{(*stream)->status(), base::parse_json(text)};
   co_return base::fail(answer.status == 404 ? Code::not_found : Code::internal, answer.message());
 }
 

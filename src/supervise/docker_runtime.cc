@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/json.h"
 #include "base/log.h"
 #include "http/target.h"
 #include "supervise/output_frames.h"
@@ -58,7 +59,7 @@ class RunningContainer final : public Running {
 DockerRuntime::DockerRuntime(io::Loop& loop, const config::Config& config, ContainerHost host)
     : loop_(loop), config_(config), host_(std::move(host)), api_(loop, config.docker), following_(loop), working_(loop) {
   const json label = {{"label", {std::string(label::kInstance) + "=" + host_.instance}}};
-  ours_ = http::percent_encode(label.dump());
+  ours_ = http::percent_encode(base::json_text(label));
 }
 
 Async<void> DockerRuntime::stop() {
@@ -97,7 +98,7 @@ Async<Result<void>> DockerRuntime::serve() {
   if (!spoken) co_return std::unexpected(spoken.error());
   // All events of ours, not only those we need: older Podmans know other names for them, and filter by none of both.
   const json wanted = {{"type", {"container"}}, {"label", {std::string(label::kInstance) + "=" + host_.instance}}};
-  const std::string path = "/events?filters=" + http::percent_encode(wanted.dump());
+  const std::string path = "/events?filters=" + http::percent_encode(base::json_text(wanted));
   // Before the list is asked for: what ends after that is told by an event.
   const auto events = co_await api_.open("GET", path);
   if (!events) co_return std::unexpected(events.error());
@@ -116,7 +117,7 @@ Async<Result<void>> DockerRuntime::serve() {
     lines += *piece;
     if (lines.size() > kEventBytesMax) co_return base::fail(Code::invalid, "Docker sends an event of more than a megabyte");
     for (std::size_t end = lines.find('\n'); end != std::string::npos; end = lines.find('\n')) {
-      const json event = json::parse(lines.substr(0, end), nullptr, false);
+      const json event = base::parse_json(lines.substr(0, end));
       lines.erase(0, end + 1);
       if (event.is_object()) on_event(event);
     }
@@ -476,7 +477,7 @@ Async<void> DockerRuntime::pull(std::string image, std::shared_ptr<Pull> pull) {
     lines += *piece;
     if (lines.size() > kLineBytesMax) pull->failure = "Docker sends more than a megabyte in a line";
     for (std::size_t end = lines.find('\n'); end != std::string::npos; end = lines.find('\n')) {
-      const json step = json::parse(lines.substr(0, end), nullptr, false);
+      const json step = base::parse_json(lines.substr(0, end));
       lines.erase(0, end + 1);
       if (const std::string error = text_at(step, "error"); !error.empty()) pull->failure = error;
       if (loop_.now() - told < 2s) continue;

@@ -1,7 +1,6 @@
 #include "supervise/state_file.h"
 
-#include <nlohmann/json.hpp>
-
+#include "base/json.h"
 #include "base/log.h"
 #include "base/names.h"
 #include "base/random.h"
@@ -73,7 +72,7 @@ std::string StateFile::text_of(const Desired& desired) {
     }
     pools[name] = {{"configured", pool.configured}, {"containers", pool.containers}, {"slots", slots}};
   }
-  return json({{"pools", pools}}).dump(1) + "\n";
+  return base::json_text({{"pools", pools}}, 1) + "\n";
 }
 
 bool StateFile::save(const std::string& text) {
@@ -88,7 +87,7 @@ bool StateFile::save(const std::string& text) {
 void StateFile::save_children(const std::vector<std::int64_t>& pids) {
   json children = json::array();
   for (const std::int64_t pid : pids) children.push_back({{"pid", pid}, {"start", system_->start_time(static_cast<pid_t>(pid))}});
-  (void)system_->replace_file(directory_ + "/children.json", json({{"boot", system_->boot_id()}, {"children", children}}).dump() + "\n", false);
+  (void)system_->replace_file(directory_ + "/children.json", base::json_text(json({{"boot", system_->boot_id()}, {"children", children}})) + "\n", false);
 }
 
 Result<std::string> StateFile::instance(base::Random& random) {
