@@ -44,6 +44,11 @@ Async<bool> ApiV1::may_pass(wire::Exchange& exchange) {
   const http::RequestHead& head = exchange.request();
   const bool reading = head.method == Method::get || head.method == Method::head;
   if (exchange.path() == "/healthz" || exchange.path() == "/readyz") co_return true;
+  if (!is_of_own_user(exchange)) {
+    audit(exchange, "", "refused: another user's process");
+    co_await wire::reply_error(exchange, *this, 403, "the Unix socket is for root and for the user that Ringmaster runs as");
+    co_return false;
+  }
   if (tokens_.write.empty()) {
     if (is_local_host(head.authority)) co_return true;
     co_await wire::reply_error(exchange, *this, 403, "the Host must be localhost, 127.0.0.1 or [::1]");

@@ -12,6 +12,11 @@ bool is_local_host(std::string_view authority) {
   return host == "127.0.0.1" || host == "localhost" || host == "[::1]";
 }
 
+bool is_of_own_user(const wire::Exchange& exchange) {
+  const auto user = exchange.peer_user();
+  return !user || *user == 0 || *user == exchange.loop().system().own_user().user;
+}
+
 bool shows_token(const wire::Exchange& exchange, std::string_view token) {
   const http::Field* field = exchange.request().fields.find("authorization");
   const std::string wanted = "Bearer " + std::string(token);
@@ -19,8 +24,9 @@ bool shows_token(const wire::Exchange& exchange, std::string_view token) {
 }
 
 void audit(const wire::Exchange& exchange, std::string_view what, std::string_view outcome) {
-  base::log::info("audit: {} from {}: {} {} {}: {}", exchange.request().fields.find("authorization") == nullptr ? "somebody" : "a holder of a token",
-                  base::address_text(exchange.client()), exchange.request().method_text, base::log::printable(exchange.path()), base::log::printable(what),
+  const auto user = exchange.peer_user();
+  const std::string who = user ? "user " + std::to_string(*user) : exchange.request().fields.find("authorization") == nullptr ? "somebody" : "a holder of a token";
+  base::log::info("audit: {} from {}: {} {} {}: {}", who, base::address_text(exchange.client()), exchange.request().method_text, base::log::printable(exchange.path()), base::log::printable(what),
                   base::log::printable(outcome));
 }
 

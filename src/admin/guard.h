@@ -10,6 +10,10 @@ namespace ringmaster::admin {
 // The Host names this machine: a name of somebody else's that leads here (DNS rebinding) does not.
 bool is_local_host(std::string_view authority);
 
+// Came over loopback or another network, or over a Unix socket from root or from the user that this process runs as. The
+// socket's mode says the same, but modes get changed; and a descriptor that was passed on is not covered by either.
+bool is_of_own_user(const wire::Exchange& exchange);
+
 // Shows `token` as RFC 6750 has it, "Authorization: Bearer TOKEN". Compared in constant time. An empty token is shown by nobody.
 bool shows_token(const wire::Exchange& exchange, std::string_view token);
 

@@ -224,6 +224,16 @@ std::size_t RealSystem::unacknowledged(int fd) {
   return ::ioctl(fd, SIOCOUTQ, &bytes) == 0 && bytes > 0 ? static_cast<std::size_t>(bytes) : 0;
 }
 
+std::optional<uid_t> RealSystem::peer_user(int fd) {
+  ucred peer{};
+  socklen_t length = sizeof peer;
+  sockaddr_un own{};
+  socklen_t own_length = sizeof own;
+  const bool is_unix = ::getsockname(fd, reinterpret_cast<sockaddr*>(&own), &own_length) == 0 && own.sun_family == AF_UNIX;
+  if (!is_unix || ::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0) return {};
+  return peer.uid;
+}
+
 bool RealSystem::has_unread(int fd) {
   int bytes = 0;
   return ::ioctl(fd, FIONREAD, &bytes) == 0 && bytes > 0;

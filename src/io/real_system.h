@@ -36,6 +36,7 @@ class RealSystem final : public System {
   Transfer connect(const Endpoint& to) override;
   void bear_pauses(int fd, bool bear) override;
   int connect_error(int fd) override;
+  std::optional<uid_t> peer_user(int fd) override;
   Transfer read(int fd, std::span<char> into) override;
   Transfer write(int fd, std::span<const iovec> from) override;
   std::size_t unacknowledged(int fd) override;

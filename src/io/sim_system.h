@@ -105,6 +105,7 @@ class SimSystem final : public System {
   Transfer read(int fd, std::span<char> into) override;
   Transfer write(int fd, std::span<const iovec> from) override;
   std::size_t unacknowledged(int) override { return 0; }
+  std::optional<uid_t> peer_user(int) override { return {}; }
   bool has_unread(int) override { return false; }
   void shutdown_write(int fd) override;
   void reset_on_close(int fd) override;

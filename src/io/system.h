@@ -157,6 +157,8 @@ class System {
   // need not be: a reader that pauses looks the same.
   virtual void bear_pauses(int fd, bool bear) = 0;
   virtual int connect_error(int fd) = 0;
+  // Who connected a Unix connection, as the kernel saw it at that moment; nothing for others.
+  virtual std::optional<uid_t> peer_user(int fd) = 0;
   virtual Transfer read(int fd, std::span<char> into) = 0;
   virtual Transfer write(int fd, std::span<const iovec> from) = 0;
   virtual std::size_t unacknowledged(int fd) = 0;  // bytes written that the peer has not taken yet; 0 where that is not known

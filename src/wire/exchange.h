@@ -94,6 +94,7 @@ class Exchange {
   const Endpoint& client() const { return client_ ? *client_ : peer_; }
   void set_client(const Endpoint& client) { client_ = client; }
   io::Loop& loop() const { return stream_.watch().loop(); }
+  std::optional<uid_t> peer_user() const { return loop().system().peer_user(stream_.watch().fd()); }  // of a Unix connection
   io::Watch& client_watch() const { return stream_.watch(); }     // for a HangupGuard
   std::unique_ptr<Companion>& companion() { return companion_; }  // of the client's connection; null at first
 
