@@ -2,13 +2,15 @@
 """The rules that a machine can keep. Each failure says what to do instead.
 
   formatting        clang-format-19 (./dev format mends it)
-  bugs              clang-tidy-19
+  bugs              clang-tidy-19: of what has changed since the branch left its origin, or in the last 20 commits; --all: of all files
   include graph     a folder includes only folders of lower floors (docs/ARCHITECTURE.md)
   sizes             files of at most 600 lines, functions of at most 60 (tests: 120) unless a comment says why
   dead links        every relative link in the documents leads somewhere
   house rules       no work left open in comments, SPDX in LICENSE
 """
 import concurrent.futures
+import functools
+import hashlib
 import os
 import pathlib
 import re
@@ -80,23 +82,67 @@ def check_format(paths):
 
 
 def tidy(path):
-    result = subprocess.run(["clang-tidy-19", "-p", str(ROOT / "build/asan"), "--quiet", str(path)], capture_output=True, text=True, cwd=ROOT)
-    return "\n".join(line for line in result.stdout.splitlines() if "error:" in line) if result.returncode else ""
+    result = subprocess.run(["clang-tidy-19", "-p", str(ROOT / "build/lint"), "--quiet", str(path)], capture_output=True, text=True, cwd=ROOT)
+    if not result.returncode:
+        return ""
+    found = [line for line in result.stdout.splitlines() if "error:" in line]
+    return "\n".join(found) or f"{path.relative_to(ROOT)}:1: clang-tidy ended with {result.returncode}: {result.stderr.strip()[-400:]}"
+
+
+@functools.cache
+def includes(path):
+    """The project's headers that a file names itself."""
+    folders = (ROOT / "src", path.parent)
+    names = re.findall(r'^#include "([^"]+)"', path.read_text(), re.M)
+    return [next(folder / name for folder in folders if (folder / name).exists()) for name in names if any((folder / name).exists() for folder in folders)]
+
+
+@functools.cache
+def dependencies(path):
+    """A file and all of the project's headers that it sees."""
+    found, left = set(), [path]
+    while left:
+        one = left.pop()
+        if one not in found:
+            found.add(one)
+            left.extend(includes(one))
+    return sorted(found)
+
+
+def changed():
+    """What differs from where this branch left its origin, or, on the origin's own branch, from 20 commits ago."""
+    def git(*arguments):
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    head, base = git("rev-parse", "HEAD"), git("merge-base", "HEAD", "origin/HEAD")
+    if not base or base == head:
+        base = git("rev-list", "--first-parent", "--max-count=21", "HEAD")[-1:]
+    return {ROOT / name for name in git("diff", "--name-only", *base) + git("ls-files", "--others", "--exclude-standard")}
+
+
+def worth_tidying(sources):
+    """Of the source files those that changed, and for each changed header one that sees it."""
+    names = changed()
+    if ROOT / ".clang-tidy" in names:
+        return sources
+    wanted = {path for path in sources if path in names}
+    for header in (name for name in names if name.suffix == ".h" and name.exists()):
+        users = [path for path in sources if header in dependencies(path)]
+        wanted.update(sorted(users, key=lambda path: (path not in wanted, path.stem != header.stem, len(dependencies(path))))[:1])
+    return sorted(wanted)
 
 
 def check_tidy(paths):
-    """Each file once for each of its states and its headers': unchanged ones are remembered in build/tidy."""
-    import hashlib
+    """Each file once for each state of it, of its headers and of the settings: build/tidy remembers those that were clean."""
     cache = ROOT / "build/tidy"
     cache.mkdir(parents=True, exist_ok=True)
-    everything = hashlib.sha256()
-    for path in sorted(tracked("src/*.h", "tests/*.h", ".clang-tidy", "CMakeLists.txt")):
-        everything.update(path.read_bytes())
+    settings = b"".join((ROOT / name).read_bytes() for name in (".clang-tidy", "CMakeLists.txt", "src/CMakeLists.txt"))
     todo = []
     for path in paths:
-        key = hashlib.sha256(everything.digest() + path.read_bytes() + str(path).encode()).hexdigest()
-        if not (cache / key).exists():
-            todo.append((path, cache / key))
+        key = hashlib.sha256(settings + str(path).encode())
+        for one in dependencies(path):
+            key.update(one.read_bytes())
+        if not (cache / key.hexdigest()).exists():
+            todo.append((path, cache / key.hexdigest()))
     if todo:
         print(f"clang-tidy: {len(todo)} files", flush=True)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -122,7 +168,8 @@ def main():
     for path in tracked("*.md"):
         check_links(path)
     check_format(sources + tests)
-    check_tidy([path for path in sources + tests if path.suffix == ".cc" and "fuzz" not in path.parts])
+    checkable = [path for path in sources + tests if path.suffix == ".cc" and "fuzz" not in path.parts]
+    check_tidy(checkable if "--all" in sys.argv[1:] else worth_tidying(checkable))
     for complaint in complaints:
         print(complaint)
     print(f"lint: {len(sources) + len(tests)} files, {len(complaints)} complaints")

@@ -74,6 +74,11 @@ Async<void> ApiV1::handle(wire::Exchange& exchange) {
   }
   const bool passes = co_await may_pass(exchange);
   if (!passes) co_return;
+  // A web page can make its visitor's browser send a form without asking first; JSON it cannot.
+  if (head.method != Method::get && head.method != Method::head && !may_be_json(exchange)) {
+    co_await wire::reply_error(exchange, *this, 415, "send JSON: Content-Type: application/json");
+    co_return;
+  }
   if (TasksApi::takes(exchange.path())) {
     co_await tasks_.handle(exchange);
   } else if (head.method == Method::get || head.method == Method::head) {

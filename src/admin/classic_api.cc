@@ -53,9 +53,15 @@ std::vector<std::string> ClassicApi::names() const {
   return names;
 }
 
-bool ClassicApi::may_call(const wire::Exchange& exchange) const {
-  if (listener_.classic_from.empty()) return true;  // on loopback; the configuration sees to that
-  return base::any_contains(listener_.classic_from, exchange.client());
+// Why it may not call; empty: it may.
+std::string_view ClassicApi::refusal(const wire::Exchange& exchange) const {
+  const http::RequestHead& head = exchange.request();
+  const bool open = listener_.classic_from.empty();  // then it is on loopback; the configuration sees to that
+  if (!open && !base::any_contains(listener_.classic_from, exchange.client())) return "this address may not call it";
+  if (open && !is_local_host(head.authority)) return "the Host must be localhost, 127.0.0.1 or [::1]";
+  // A web page on another site could make its visitor's browser send this.
+  if (head.fields.find(http::FieldId::origin) != nullptr) return "calls from web pages are refused";
+  return {};
 }
 
 // Of a body that could not be read.
@@ -72,7 +78,7 @@ Async<void> ClassicApi::handle(wire::Exchange& exchange) {
   } else if (path == "/rm") {
     co_await call(exchange, "DELETE");
   } else if (registration_.takes(path)) {
-    co_await registration_.handle(exchange, may_call(exchange));
+    co_await registration_.handle(exchange, refusal(exchange).empty());
   } else if (!queue_.empty() && ClassicTasks::takes(path)) {
     co_await task_call(exchange);
   } else {
@@ -83,8 +89,8 @@ Async<void> ClassicApi::handle(wire::Exchange& exchange) {
 // A task is no change of the servers: but who may not make changes may not make work, either.
 Async<void> ClassicApi::task_call(wire::Exchange& exchange) {
   const http::RequestHead& head = exchange.request();
-  if (!may_call(exchange) || head.fields.find(http::FieldId::origin) != nullptr) {
-    co_await wire::reply_error(exchange, *this, 403, "this address, or this web page, may not call it");
+  if (const std::string_view why = refusal(exchange); !why.empty()) {
+    co_await wire::reply_error(exchange, *this, 403, why);
     co_return;
   }
   const auto body = co_await exchange.read_whole_body(kChangeBytesMax);
@@ -108,13 +114,8 @@ static bool is_one_of(std::string_view method, std::string_view allowed) {
 
 Async<void> ClassicApi::call(wire::Exchange& exchange, std::string_view allowed) {
   const http::RequestHead& head = exchange.request();
-  if (!may_call(exchange)) {
-    co_await wire::reply_error(exchange, *this, 403, "this address may not make changes");
-  } else if (listener_.classic_from.empty() && !is_local_host(head.authority)) {
-    co_await wire::reply_error(exchange, *this, 403, "the Host must be localhost, 127.0.0.1 or [::1]");
-  } else if (head.fields.find(http::FieldId::origin) != nullptr) {
-    // A web page on another site could make its visitor's browser send this.
-    co_await wire::reply_error(exchange, *this, 403, "calls from web pages are refused");
+  if (const std::string_view why = refusal(exchange); !why.empty()) {
+    co_await wire::reply_error(exchange, *this, 403, why);
   } else if (!is_one_of(head.method_text, allowed)) {
     const std::string extra = "Allow: " + std::string(allowed) + "\r\n";
     co_await wire::reply_error(exchange, *this, 405, "this path takes " + std::string(allowed) + " only", extra);

@@ -21,7 +21,7 @@ class ClassicApi final : public wire::Handler {
   void refused(const Refused& refused) override { frontend_.refused(refused); }
 
  private:
-  bool may_call(const wire::Exchange& exchange) const;
+  std::string_view refusal(const wire::Exchange& exchange) const;
   io::Async<void> call(wire::Exchange& exchange, std::string_view allowed);
   io::Async<void> change(wire::Exchange& exchange, link::Command::Act act);
   io::Async<void> task_call(wire::Exchange& exchange);

@@ -23,11 +23,21 @@ bool shows_token(const wire::Exchange& exchange, std::string_view token) {
   return !token.empty() && field != nullptr && field->value.size() == wanted.size() && CRYPTO_memcmp(field->value.data(), wanted.data(), wanted.size()) == 0;
 }
 
+bool may_be_json(const wire::Exchange& exchange) {
+  const http::Field* field = exchange.request().fields.find("content-type");
+  if (field == nullptr) return true;
+  std::string_view type = field->value.substr(0, field->value.find(';'));
+  while (type.ends_with(' ') || type.ends_with('\t')) type.remove_suffix(1);
+  return http::equals_ignoring_case(type, "application/json");
+}
+
 void audit(const wire::Exchange& exchange, std::string_view what, std::string_view outcome) {
   const auto user = exchange.peer_user();
-  const std::string who = user ? "user " + std::to_string(*user) : exchange.request().fields.find("authorization") == nullptr ? "somebody" : "a holder of a token";
-  base::log::info("audit: {} from {}: {} {} {}: {}", who, base::address_text(exchange.client()), exchange.request().method_text, base::log::printable(exchange.path()), base::log::printable(what),
-                  base::log::printable(outcome));
+  const std::string who = user                                                         ? "user " + std::to_string(*user)
+                          : exchange.request().fields.find("authorization") == nullptr ? "somebody"
+                                                                                       : "a holder of a token";
+  base::log::info("audit: {} from {}: {} {} {}: {}", who, base::address_text(exchange.client()), exchange.request().method_text,
+                  base::log::printable(exchange.path()), base::log::printable(what), base::log::printable(outcome));
 }
 
 }  // namespace ringmaster::admin

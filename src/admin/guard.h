@@ -17,6 +17,9 @@ bool is_of_own_user(const wire::Exchange& exchange);
 // Shows `token` as RFC 6750 has it, "Authorization: Bearer TOKEN". Compared in constant time. An empty token is shown by nobody.
 bool shows_token(const wire::Exchange& exchange, std::string_view token);
 
+// The body is JSON, or nothing is said of it.
+bool may_be_json(const wire::Exchange& exchange);
+
 // A line in the log: who has asked for which change, and what came of it.
 void audit(const wire::Exchange& exchange, std::string_view what, std::string_view outcome);
 

@@ -49,6 +49,10 @@ Result<void> Registration::may_register(const wire::Exchange& exchange) const {
   if (!base::any_contains(pool_.registration.from, exchange.client())) {
     return base::fail(Code::denied, "servers may not register from " + base::address_text(exchange.client()));
   }
+  // From this machine by a name that is not its own: a web page's (DNS rebinding). Servers elsewhere call it by any name.
+  if (pool_.registration.token.empty() && exchange.client().is_loopback() && !is_local_host(exchange.request().authority)) {
+    return base::fail(Code::denied, "the Host must be localhost, 127.0.0.1 or [::1]");
+  }
   if (!pool_.registration.token.empty() && !shows_token(exchange, pool_.registration.token)) {
     return base::fail(Code::denied, "the token is missing or wrong: send Authorization: Bearer TOKEN");
   }
@@ -186,8 +190,7 @@ Async<void> Registration::handle(wire::Exchange& exchange, bool may_list) {
   const Method method = exchange.request().method;
   const bool listing = exchange.path() == "/servers";
   const auto allowed = may_register(exchange);
-  const bool from_web_page = exchange.request().fields.find(http::FieldId::origin) != nullptr;
-  if (!allowed && (!listing || !may_list || from_web_page)) {
+  if (!allowed && !(listing && may_list)) {
     co_await wire::reply_error(exchange, pages_, 403, allowed.error().detail);
   } else if (listing ? method != Method::get && method != Method::head : method != Method::post) {
     const std::string wanted = listing ? "GET, HEAD" : "POST";

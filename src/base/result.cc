@@ -34,6 +34,7 @@ std::string describe(const Error& error) { return error.detail.empty() ? std::st
 static Code code_of(int error) {
   switch (error) {
     case ECONNREFUSED:
+    case ELOOP:                         // a link where a Unix socket should be is not followed
     case ENOENT: return Code::refused;  // a Unix socket whose file is gone refuses just as well
     case ECONNRESET:
     case EPIPE: return Code::reset;

@@ -23,6 +23,7 @@ void Dispatcher::adopt(std::shared_ptr<const balance::View> view) {
   }
   std::erase_if(connections_, [&](const auto& entry) { return !present.contains(entry.first); });
   std::erase_if(holds_, [&](const auto& entry) { return !present.contains(entry.first); });
+  keep_places();
   for (const auto& [pool, waiter] : waiters_) {
     const balance::PoolView* found = view_->find(pool);
     // Only once: workers read it.

@@ -128,6 +128,12 @@ class Dispatcher {
     Time until{};
     base::Duration next{};
   };
+  // An attempt that its engine did not live to see the end of. Its replica may still work on it.
+  struct Orphan {
+    const Queue* queue;
+    std::string replica;
+    Millis until;  // no attempt lasts longer
+  };
   struct PoolWaiter;
   static constexpr base::Duration kStoreRetry = std::chrono::seconds(1);  // a store that cannot be opened or written to
 
@@ -144,6 +150,10 @@ class Dispatcher {
   Result<void> open_store(Found& found);
   void take_up(Found found);
   void take_up_task(Task task, Millis time);
+  void interrupt(const LivePtr& live, Queue& queue, Millis time);
+  void find_orphans(const std::vector<Task>& tasks, Millis time);
+  void keep_places();
+  Async<void> keep_place(std::shared_ptr<balance::Replica> replica, balance::Ticket ticket, Millis until);
 
   // dispatcher.cc
   Result<Queue*> queue_named(std::string_view name);
@@ -224,6 +234,7 @@ class Dispatcher {
   io::Signal alarm_set_;
   std::map<std::uint64_t, LivePtr> offered_;
   std::map<const balance::Replica*, Hold> holds_;
+  std::vector<Orphan> orphans_;  // whose places are still to be taken
   std::map<const balance::Replica*, std::shared_ptr<wire::ConnectionPool>> connections_;
   io::Scope scope_;
 };

@@ -1,5 +1,7 @@
 // The dispatcher's begin and end: the store is opened, what the last owner left is taken up, and a stop waits for what is
 // under way.
+#include <algorithm>
+
 #include "base/log.h"
 #include "dispatch/dispatcher.h"
 #include "dispatch/queue.h"
@@ -121,6 +123,8 @@ void Dispatcher::take_up(Found found) {
     if (const auto queue = queues_.find(state.queue); queue != queues_.end()) queue->second->state = queue->second->wanted = state;
   }
   const Millis time = now();
+  find_orphans(found.tasks, time);
+  keep_places();  // before any task is begun
   for (Task& task : found.tasks) take_up_task(std::move(task), time);
   for (const std::uint64_t id : found.callbacks_due) scope_.spawn(tell(id));
   if (!live_.empty()) base::log::info("tasks: {} were left to do", live_.size());
@@ -143,15 +147,52 @@ void Dispatcher::take_up_task(Task task, Millis time) {
     ++found->second->in_progress;
     set_alarm(live);
   } else {
-    // Once is an accident; a task whose every attempt ends so is more likely the cause.
-    static constexpr unsigned kCrashesMax = 3;
-    using Kind = task::Outcome::Kind;
-    const unsigned crashes = ++live->task.progress.crashes;
-    const std::string why = "the engine ended during the attempt" + (crashes == 1 ? "" : ", " + std::to_string(crashes) + " times in a row");
-    const Kind kind = crashes < kCrashesMax ? Kind::interrupted : Kind::rejected;
-    CHECK(task::conclude(live->task, live->task.progress.attempt, {kind, why}, found->second->back_off, time, loop_.random()).has_value());
-    scope_.spawn(save(live));
+    interrupt(live, *found->second, time);
   }
+}
+
+// Its attempt has ended with its engine: for us, though perhaps not for the replica.
+void Dispatcher::interrupt(const LivePtr& live, Queue& queue, Millis time) {
+  // Once is an accident; a task whose every attempt ends so is more likely the cause.
+  static constexpr unsigned kCrashesMax = 3;
+  using Kind = task::Outcome::Kind;
+  task::Progress& progress = live->task.progress;
+  const unsigned crashes = ++progress.crashes;
+  const std::string why = "the engine ended during the attempt" + (crashes == 1 ? "" : ", " + std::to_string(crashes) + " times in a row");
+  const Kind kind = crashes < kCrashesMax ? Kind::interrupted : Kind::rejected;
+  CHECK(task::conclude(live->task, progress.attempt, {kind, why}, queue.back_off, time, loop_.random()).has_value());
+  scope_.spawn(save(live));
+}
+
+void Dispatcher::find_orphans(const std::vector<Task>& tasks, Millis time) {
+  for (const Task& task : tasks) {
+    const task::Progress& progress = task.progress;
+    const auto queue = queues_.find(task.spec.queue);
+    const Millis until = progress.started + task.spec.timeout;
+    const bool was_offered = progress.state == State::in_progress && progress.lease_until == 0;
+    if (was_offered && queue != queues_.end() && until > time) orphans_.push_back({queue->second.get(), progress.replica, until});
+  }
+}
+
+// per_replica holds over a crash of ours: an orphan's place stays taken until its attempt's time is over, unless the replica has
+// gone, or can be asked whether it is free.
+void Dispatcher::keep_places() {
+  std::erase_if(orphans_, [&](const Orphan& orphan) {
+    const balance::PoolView* pool = view_->find(orphan.queue->settings.pool);
+    if (pool == nullptr) return orphan.until <= now();  // perhaps not yet told of
+    const auto found = std::ranges::find(pool->replicas, orphan.replica, [](const auto& replica) { return replica->name; });
+    if (found == pool->replicas.end()) return orphan.until <= now();
+    balance::Ticket ticket;
+    const bool keeps = question(*orphan.queue, **found).empty() && balance::try_admit_task(*pool, **found, ticket);
+    if (keeps) scope_.spawn(keep_place(*found, std::move(ticket), orphan.until));
+    return true;
+  });
+}
+
+Async<void> Dispatcher::keep_place(std::shared_ptr<balance::Replica> replica, balance::Ticket ticket, Millis until) {
+  const Code slept = co_await loop_.sleep(std::chrono::milliseconds(std::max<Millis>(until - now(), 0)));
+  ticket.release();
+  if (slept != Code::cancelled) pump(replica->pool);
 }
 
 }  // namespace ringmaster::dispatch

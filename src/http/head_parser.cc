@@ -10,6 +10,8 @@
 
 namespace ringmaster::http {
 
+static constexpr std::size_t kMethodBytesMax = 32;
+
 // --- what both kinds share ---
 
 void HeadParser::restart() {
@@ -27,7 +29,10 @@ Parse HeadParser::next_line(std::string_view bytes, std::string_view& line) {
   const char* from = bytes.data() + scanned_;
   const auto* end = static_cast<const char*>(std::memchr(from, '\n', bytes.size() - scanned_));
   const std::size_t line_end = end == nullptr ? bytes.size() : static_cast<std::size_t>(end - bytes.data());
-  if (!started_ && line_end - line_start_ > limits_.line_bytes_max) return reject(414, "the request line is too long");
+  if (!started_ && line_end - line_start_ > limits_.line_bytes_max) {
+    const bool has_method = bytes.substr(line_start_, kMethodBytesMax + 1).find(' ') != std::string_view::npos;
+    return has_method ? reject(414, "the request line is too long") : reject(501, "the method is longer than any that is known");
+  }
   if (line_end > limits_.head_bytes_max) return reject(431, "the head is too long");
   if (end == nullptr) {
     scanned_ = bytes.size();
@@ -217,7 +222,8 @@ Parse RequestParser::parse_request_line(std::string_view line) {
   const std::size_t last = line.rfind(' ');
   if (first == std::string_view::npos || first == last) return reject(400, "the request line has not three parts");
   head_.method_text = line.substr(0, first);
-  if (!is_token(head_.method_text) || head_.method_text.size() > 32) return reject(400, "the method is not a token");
+  if (!is_token(head_.method_text)) return reject(400, "the method is not a token");
+  if (head_.method_text.size() > kMethodBytesMax) return reject(501, "the method is longer than any that is known");  // RFC 9112 section 3
   head_.method = identify_method(head_.method_text);
   unsigned status = 400;
   if (!parse_version(line.substr(last + 1), head_.minor_version, status)) {

@@ -118,7 +118,8 @@ static void append_forwarded(std::string& out, const RequestHead& head, const Fo
       out.append(forwarded.client).append("\r\n");
     }
     if (!claimed(FieldId::x_forwarded_proto)) append_own_field(out, "X-Forwarded-Proto", forwarded.proto, edits);
-    if (!claimed(FieldId::x_forwarded_host)) append_own_field(out, "X-Forwarded-Host", head.authority, edits);
+    // An HTTP/1.0 request may have come without a Host.
+    if (!claimed(FieldId::x_forwarded_host) && !head.authority.empty()) append_own_field(out, "X-Forwarded-Host", head.authority, edits);
   }
   if (forwarded.rfc7239 && wanted("Forwarded")) {
     const bool v6 = is_ipv6(forwarded.client);

@@ -188,7 +188,9 @@ Transfer RealSystem::connect(const Endpoint& to) {
     address = to_address(Endpoint::unix_socket("/proc/self/fd/" + std::to_string(itself)));
   }
   const bool begun = ::connect(fd, address.get(), address.bytes) == 0 || errno == EINPROGRESS;
-  const int error = errno;
+  int error = errno;
+  struct stat found{};
+  if (!begun && itself >= 0 && ::fstat(itself, &found) == 0 && S_ISLNK(found.st_mode)) error = ELOOP;  // says what the refusal is about
   if (itself >= 0) ::close(itself);
   if (begun) return {fd, 0};
   ::close(fd);

@@ -16,6 +16,11 @@ using base::Source;
 using http::Framing;
 using io::Async;
 
+// RFC 9110 section 7.8: a server must not switch to what was not offered to it, and we offer one protocol.
+static bool is_websocket(const http::Fields& fields) {
+  return fields.count(http::FieldId::upgrade) == 1 && http::equals_ignoring_case(fields.find(http::FieldId::upgrade)->value, "websocket");
+}
+
 bool wants_websocket(const http::RequestHead& head) {
   const http::Field* upgrade = head.fields.find(http::FieldId::upgrade);
   if (upgrade == nullptr || head.method != http::Method::get || head.minor_version == 0 || !http::equals_ignoring_case(upgrade->value, "websocket"))
@@ -260,8 +265,8 @@ Async<std::optional<Failure>> Attempt::receive(base::Time deadline, bool alone) 
       co_return Failure{std::move(error), reader.any_bytes() ? Progress::answering : Progress::sent};
     }
     const unsigned status = reader.head().status;
-    if (status == 101 && !wants_websocket(exchange_.request()))
-      co_return Failure{{Code::invalid, Source::replica, "it switched protocols unasked"}, Progress::answering};
+    if (status == 101 && !(wants_websocket(exchange_.request()) && is_websocket(reader.head().fields)))
+      co_return Failure{{Code::invalid, Source::replica, "it switched to a protocol that was not asked for"}, Progress::answering};
     if (status >= 200 || status == 101) {
       active_->answering = true;
       answered_ = true;
@@ -332,7 +337,8 @@ Async<void> Attempt::stop_upload() {
 
 void Attempt::end(const std::optional<Failure>& failure) {
   count(failure);
-  const bool clean = !failure && answered_ && !tunnel_ && workspace_->reader.reusable() && (!streamed_ || upload_.done);
+  // A server that answered an Upgrade otherwise may still believe that it has switched: its connection is not used again.
+  const bool clean = !failure && answered_ && !wants_websocket(exchange_.request()) && workspace_->reader.reusable() && (!streamed_ || upload_.done);
   active_.reset();
   if (clean && connection_ && !upstream_.retired && pool_.settings.proxy_protocol == config::ProxyProtocol::none) {
     if (streamed_) bear_pauses(false);

@@ -403,7 +403,7 @@ Async<void> Relay::give_up(const MaybeFailure& failure) {
     co_return;
   }
   if (error.code == Code::full) {
-    reason_ = "every replica's queue of connections is full";
+    reason_ = "no further connection to a replica: " + base::describe(error);
     co_await reply_error(503, "at full capacity, try again later", kLater);
     co_return;
   }

@@ -157,7 +157,6 @@ Async<bool> Fleet::run(Seat& seat) {
   }
   const bool started = seat.ready_since != base::kNever;
   base::log::warning("{} (slot {}) {}: replaced", seat.now.name, seat.now.slot, started ? "is unhealthy for too long" : "has not become ready in time");
-  seat.replacing = started;
   running->kill();
   co_await running->wait(base::kNever);
   seat.now.exited = true;
@@ -280,7 +279,10 @@ Async<bool> Fleet::until_unwanted(Seat& seat) {
       break;
     }
     if (owned) deadline = std::min(deadline, replacement_due(seat));
-    if (owned && loop_.now() >= deadline) break;
+    if (owned && loop_.now() >= deadline) {
+      seat.replacing = seat.ready_since != base::kNever;  // at once: another seat may be judged in this very turn
+      break;
+    }
     if (owned && seat.ready_since == base::kNever && !seat.said_late) {
       const base::Time late = seat.launched + seat.pool->ready_timeout;
       if (loop_.now() >= late) {

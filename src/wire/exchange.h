@@ -95,8 +95,8 @@ class Exchange {
   void set_client(const Endpoint& client) { client_ = client; }
   io::Loop& loop() const { return stream_.watch().loop(); }
   std::optional<uid_t> peer_user() const { return loop().system().peer_user(stream_.watch().fd()); }  // of a Unix connection
-  io::Watch& client_watch() const { return stream_.watch(); }     // for a HangupGuard
-  std::unique_ptr<Companion>& companion() { return companion_; }  // of the client's connection; null at first
+  io::Watch& client_watch() const { return stream_.watch(); }                                         // for a HangupGuard
+  std::unique_ptr<Companion>& companion() { return companion_; }                                      // of the client's connection; null at first
 
   // --- the request's body ---
   // What had arrived with the head, decoded; stays valid, and may be read again, until the first read_body().

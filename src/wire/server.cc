@@ -158,13 +158,14 @@ class ServerConnection final : public io::Wait, public base::Link<Server::Tag> {
         continue;
       }
       if (!got && got.error().code == Code::timeout && !in.empty()) {
-        co_await refuse(workspace, 408, "the request's head did not arrive in time");
+        co_await refuse(workspace, 408, "the request's head did not arrive in time", false);
       }
       co_return false;
     }
   }
 
-  Async<void> refuse(Workspace& workspace, unsigned status, std::string_view why) {
+  // `sending`: as in linger().
+  Async<void> refuse(Workspace& workspace, unsigned status, std::string_view why, bool sending = true) {
     ++server_.rejected_[status];
     server_.handler_.refused({status, why, peer_});
     std::string& out = workspace.out;
@@ -176,24 +177,29 @@ class ServerConnection final : public io::Wait, public base::Link<Server::Tag> {
     const io::Patience patience{server_.limits_.body_timeout};
     auto write = stream_.write(pieces, patience);
     const auto sent = co_await write;
-    if (sent) co_await linger(workspace, true);
+    if (sent) co_await linger(workspace, sending);
   }
 
   // Closing with bytes unread makes the kernel send RST, which can overtake the answer: so our side is ended first, and
   // what still comes is read for a while (RFC 9112 section 9.6). `sending`: the client may be in the middle of a body, and see
-  // the answer only once it has sent it.
+  // the answer only once it has sent it. It does not last while others wait for the place.
   Async<void> linger(Workspace& workspace, bool sending) {
     static constexpr Duration kLongest = std::chrono::seconds(30);
     static constexpr Duration kShort = std::chrono::seconds(1);
+    static constexpr Duration kLook = std::chrono::milliseconds(200);  // how often is looked who waits
     stream_.shutdown_write();
     const Time end = loop().now() + (sending ? kLongest : kShort);
     const Duration silence = sending && !server_.draining_ ? server_.limits_.linger : kShort;
-    for (std::uint64_t total = 0; total < server_.limits_.linger_bytes_max;) {
+    Time quiet_until = loop().now() + silence;
+    for (std::uint64_t total = 0; total < server_.limits_.linger_bytes_max && !server_.limits_.connections->awaited();) {
       workspace.in.clear();
-      auto read = stream_.read(workspace.in.space(), std::min(end, loop().now() + silence));
+      const Time until = std::min(end, quiet_until);
+      auto read = stream_.read(workspace.in.space(), std::min(until, loop().now() + kLook));
       const auto got = co_await read;
+      if (!got && got.error().code == Code::timeout && loop().now() < until) continue;
       if (!got || *got == 0) co_return;
       total += *got;
+      quiet_until = loop().now() + silence;
     }
   }
 

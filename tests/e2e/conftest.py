@@ -1,18 +1,22 @@
 """Fixtures for the end-to-end tests: a real Ringmaster on free ports with real servers, and its orderly end.
 
-RINGMASTER_BIN names the binary under test. Nothing here sleeps for a fixed time to wait for a state: `until` polls with a
-deadline.
+RINGMASTER_BIN names the binary under test. Nothing here sleeps for a fixed time to wait for a state: `until` polls with
+a deadline. RINGMASTER_SKIPS, if set, names a file to which a line is added for each test that was skipped.
 """
+import errno
 import http.client
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
+import tomllib
 
 import pytest
 
@@ -20,6 +24,36 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("RINGMASTER_BIN", str(ROOT / "build/release/ringmaster"))
 # Sanitizers make everything slower; limits on time are stretched by this much.
 SLOW = float(os.environ.get("RINGMASTER_SLOW", "1"))
+
+
+def pytest_configure(config):
+    # What a thread raises that is none of `Clients` would only be printed.
+    config.addinivalue_line("filterwarnings", "error::pytest.PytestUnhandledThreadExceptionWarning")
+    config.addinivalue_line("markers", "measures: looks at times that others on the machine change: to be run alone")
+
+
+def note_skip(report):
+    file = os.environ.get("RINGMASTER_SKIPS")
+    if not file or not report.skipped or hasattr(report, "wasxfail"):
+        return
+    path, _, test = report.nodeid.partition("::")
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    reason = " ".join(reason.removeprefix("Skipped: ").split())
+    line = f"{pathlib.PurePath(path).name}::{test or 'all of it'}: {reason}\n"
+    # One write at the end of the file: several files' tests run at the same time.
+    target = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(target, line.encode())
+    finally:
+        os.close(target)
+
+
+def pytest_runtest_logreport(report):
+    note_skip(report)
+
+
+def pytest_collectreport(report):
+    note_skip(report)
 
 
 def until(check, seconds=10.0, what="the state waited for"):
@@ -31,6 +65,58 @@ def until(check, seconds=10.0, what="the state waited for"):
             return value
         assert time.monotonic() < deadline, f"{what} did not come within {seconds * SLOW:.0f} s"
         time.sleep(0.002)
+
+
+class Clients:
+    """Work in threads beside a test. What one of them raises, a failed assert too, the test raises: at `join`, which
+    the end of a `with` block calls. Those that go on for as long as the test look at `stopping`, which it sets.
+    """
+
+    def __init__(self):
+        self.stopping = threading.Event()
+        self.threads, self.results, self.errors = [], [], []
+
+    def begin(self, work, *arguments, **options):
+        """Calls `work` in a thread of its own."""
+        place = len(self.results)
+        self.results.append(None)
+
+        def run():
+            try:
+                self.results[place] = work(*arguments, **options)
+            except BaseException as error:  # pytest's own outcomes are no Exceptions
+                self.errors.append(error)
+
+        # Daemons: one that hangs fails the test, but does not keep pytest from ending.
+        self.threads.append(threading.Thread(target=run, daemon=True))
+        self.threads[-1].start()
+
+    def check(self):
+        """Raises the first exception that any of them has raised so far."""
+        if self.errors:
+            raise self.errors[0]
+
+    def join(self, seconds=60):
+        """Waits for the end of all; what each returned, in the order in which they were begun."""
+        deadline = time.monotonic() + seconds * SLOW
+        for thread in self.threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self.check()
+        hanging = sum(thread.is_alive() for thread in self.threads)
+        assert hanging == 0, f"{hanging} of {len(self.threads)} clients have not ended after {seconds * SLOW:.0f} s"
+        return self.results
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self.stopping.set()
+        try:
+            self.join(60 if error is None else 5)
+        except BaseException as other:
+            if error is None or other is error:
+                raise
+            error.add_note(f"and a client: {other!r}")  # the block's own is not hidden
 
 
 class Answer:
@@ -58,9 +144,20 @@ def call(address, method, path, body=None, headers=None, timeout=30):
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port that nobody listens on, and none of those that the kernel gives to connections and to whoever asks for any
+    port: others that run at the same time could have it before it is used.
+    """
+    lowest = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for _ in range(100):
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", random.SystemRandom().randrange(10_000, lowest) if lowest > 12_000 else 0))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                continue
+            return s.getsockname()[1]
+    raise AssertionError("no port is free")
 
 
 POOL = """
@@ -111,7 +208,9 @@ class Ringmaster:
             pools = self.get_admin("/v1/pools")["pools"]
         except OSError:
             return False
-        return all(pool["ready"] == len(pool["replicas"]) for pool in pools)
+        settings = tomllib.loads(self.config.read_text())["pool"]
+        seats = lambda pool: pool.get("servers") or (("command" in pool or "image" in pool) and pool.get("replicas", 3))
+        return all(pool["ready"] == len(pool["replicas"]) and (pool["replicas"] or not seats(settings[pool["name"]])) for pool in pools)
 
     @property
     def log(self):
@@ -159,6 +258,42 @@ def directory():
     path = tempfile.mkdtemp(prefix="rm-")
     yield path
     shutil.rmtree(path, ignore_errors=True)
+
+
+class SmallDisk:
+    """A file system of 4 MB, mounted on a folder; full only when it has been filled up."""
+
+    def __init__(self, path):
+        self.path = path
+        self.ballast = path / "ballast"
+
+    def fill(self):
+        """Until no new file can have a byte. What others free later can be taken by another `fill`."""
+        target = os.open(self.ballast, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        try:
+            while True:
+                os.write(target, b"x" * 65536)
+        except OSError as error:
+            assert error.errno == errno.ENOSPC, error
+        finally:
+            os.close(target)
+        assert os.statvfs(self.path).f_bavail == 0
+
+    def free(self):
+        self.ballast.unlink()
+
+
+@pytest.fixture
+def small_disk(directory):
+    """The state directory of the Ringmaster to be started is a small disk of its own. Ask for it before `start`."""
+    state = pathlib.Path(directory) / "state"
+    state.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=0750", "tmpfs", str(state)]
+    mounted = subprocess.run(mount, capture_output=True, text=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"NOT TESTED: no small file system can be mounted here, as root may: {mounted.stderr.strip()}")
+    yield SmallDisk(state)
+    subprocess.run(["umount", "-l", str(state)], check=True)  # lazily: something of a failed test may still be there
 
 
 @pytest.fixture

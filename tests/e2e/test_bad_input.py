@@ -2,15 +2,14 @@
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 
 import pytest
 
-from conftest import BINARY, HEALTH, POOL, ROOT, SLOW, call, until
+from conftest import BINARY, HEALTH, POOL, ROOT, SLOW, Clients, alive, call, children_of, free_port, until
 
 
 def run(*arguments, **options):
@@ -45,8 +44,8 @@ def test_the_shipped_configurations_have_no_faults():
 
 
 def test_a_port_in_use_is_said_in_one_line(directory, start):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
         ringmaster = start(POOL.replace("127.0.0.1:0", f"127.0.0.1:{port}", 1) + HEALTH, wait=False)
         assert ringmaster.process.wait(10 * SLOW) == 1
         assert len(ringmaster.log.splitlines()) <= 2 and f"listen on 127.0.0.1:{port}: Address already in use" in ringmaster.log
@@ -98,8 +97,73 @@ def test_a_replica_that_never_becomes_healthy_does_not_stop_the_others(start):
         assert call((host, int(port)), "GET", "/home").status == 200
 
 
-def test_a_full_disk_for_the_state_is_said_and_serving_goes_on(start, directory):
-    # A directory where the file should be: no write can succeed.
+def test_a_full_disk_for_the_state_is_said_and_nothing_is_changed_until_there_is_room(small_disk, start):
+    ringmaster = start()
+    assert ringmaster.call("POST", "/add", '{"n":1,"hostnames":["S4"]}').json["message"]["N"] == 4
+
+    def seats():
+        return [(r["slot"], r["epoch"], r["name"], r["pid"], r["state"]) for r in ringmaster.replicas()]
+
+    before, shown = seats(), ringmaster.rep()
+    saved = (small_disk.path / "desired.json").read_bytes()
+    small_disk.fill()
+    for method, path, name in (("POST", "/add", "S5"), ("DELETE", "/rm", "S4")):
+        for _ in range(2):
+            answer = ringmaster.call(method, path, json.dumps({"n": 1, "hostnames": [name]}))
+            assert answer.status == 507 and answer.json["status"] == "failure", answer.text
+            assert answer.json["message"] == "<Error> the change could not be saved, and was not made: see the log"
+        assert seats() == before and ringmaster.rep() == shown
+    problem = call(ringmaster.admin, "POST", "/v1/pools/web/replicas", '{"n":1}', {"Content-Type": "application/json"})
+    assert problem.status == problem.json["status"] == 507 and "was not made" in problem.json["detail"], problem.text
+    assert seats() == before and ringmaster.get("/home").status == 200
+    assert ringmaster.log.count("the set of replicas could not be saved") == 1, "said once, not at each attempt"
+    assert (small_disk.path / "desired.json").read_bytes() == saved
+    # One that dies is replaced all the same.
+    os.kill(before[0][3], signal.SIGKILL)
+    until(lambda: (now := seats()[0])[1] > before[0][1] and now[4] == "ready", what="its successor")
+    # And the next master has what was confirmed, and no more, though nothing could be written since; nobody is left of
+    # the old one's, of whom the last could not be written down.
+    family = children_of(ringmaster.process.pid)
+    ringmaster.process.kill()
+    ringmaster.process.wait()
+    small_disk.free()
+    ringmaster.start()
+    kept = ringmaster.rep()
+    assert kept["N"] == 4 and "S4" in kept["replicas"] and "S5" not in kept["replicas"], kept
+    until(lambda: not any(alive(pid) for pid in family), what="the end of the old ones")
+
+
+def test_once_a_full_disk_has_room_again_changes_are_made_and_kept(small_disk, start):
+    ringmaster = start()
+    small_disk.fill()
+    assert ringmaster.call("POST", "/add", '{"n":1,"hostnames":["S4"]}').status == 507
+    small_disk.free()
+    assert ringmaster.call("POST", "/add", '{"n":1,"hostnames":["S4"]}').json["message"]["N"] == 4
+    assert ringmaster.call("DELETE", "/rm", '{"n":1,"hostnames":["Server 2"]}').json["message"]["N"] == 3
+    assert ringmaster.log.count("is saved again") == 1
+    ringmaster.process.kill()
+    ringmaster.process.wait()
+    ringmaster.start()
+    assert ringmaster.rep() == {"N": 3, "replicas": ["Server 1", "Server 3", "S4"]}
+
+
+def test_a_start_on_a_full_disk_is_no_failure(small_disk, start):
+    # With ports that are known: its addresses cannot be written down.
+    traffic, admin = free_port(), free_port()
+    small_disk.fill()
+    config = POOL.replace("127.0.0.1:0", f"127.0.0.1:{traffic}", 1).replace("127.0.0.1:0", f"127.0.0.1:{admin}", 1)
+    ringmaster = start(config + HEALTH, wait=False)
+    ringmaster.traffic, ringmaster.admin = [("127.0.0.1", traffic)], ("127.0.0.1", admin)
+    until(ringmaster.serves, what="all replicas ready")
+    assert "the set of replicas could not be saved" in ringmaster.log
+    assert ringmaster.get("/home").status == 200 and ringmaster.rep()["N"] == 3
+    assert ringmaster.call("DELETE", "/rm", '{"n":1}').status == 507
+    small_disk.free()
+    assert ringmaster.call("DELETE", "/rm", '{"n":1}').json["message"]["N"] == 2
+
+
+def test_a_state_file_that_cannot_be_written_at_the_start_is_said_and_serving_goes_on(start, directory):
+    # A directory where the file should be: no write of it can succeed.
     state = pathlib.Path(directory) / "state"
     (state / "desired.json.new").mkdir(parents=True)
     ringmaster = start()
@@ -317,20 +381,21 @@ def test_the_demo_server_answers_as_the_contract_says(ringmaster):
     assert (ringmaster.get("/health_check").status, ringmaster.get("/health_check").body) == (200, b"")
     assert ringmaster.get("/prime/x").status == ringmaster.get("/prime/-1").status == ringmaster.get("/sleep/99999999").status == 400
     # A long calculation does not keep its server from answering checks.
-    slow = threading.Thread(target=lambda: ringmaster.get("/prime/2305843009213693951"))
-    slow.start()
-    for _ in range(30):
-        assert ringmaster.get("/heartbeat").status == 200
-    slow.join()
+    with Clients() as clients:
+        clients.begin(ringmaster.get, "/prime/2305843009213693951")
+        for _ in range(30):
+            assert ringmaster.get("/heartbeat").status == 200
+        [slow] = clients.join()
+    assert slow.text == '{"number":2305843009213693951,"prime":true}'
 
 
 def test_replicas_see_their_environment_directory_and_limits(start, directory):
     script = "echo id=$SERVER_ID name=$SERVER_NAME colour=$COLOUR secret=$SECRET dir=$(pwd) files=$(ulimit -n) fds=$(ls /proc/self/fd | wc -l); exec {ringmaster} replica --listen unix:{socket}"
     config = POOL.replace('command = ["{ringmaster}", "replica", "--listen", "unix:{socket}", "--name", "{name}"]',
-                          f'command = ["/bin/sh", "-c", "{script}", "{{socket}}"]\ndirectory = "/tmp"')
+                          f'command = ["/bin/sh", "-c", "{script}", "{{socket}}"]\ndirectory = "{directory}"')
     os.environ["SECRET"] = "s"
     try:
         ringmaster = start(config + HEALTH + '[pool.web.environment]\nCOLOUR = "blue"\n[pool.web.limits]\nopen_files = 123\n')
     finally:
         del os.environ["SECRET"]
-    assert "[Server 2] id=2 name=Server 2 colour=blue secret= dir=/tmp files=123 fds=4" in ringmaster.log
+    assert f"[Server 2] id=2 name=Server 2 colour=blue secret= dir={directory} files=123 fds=4" in ringmaster.log

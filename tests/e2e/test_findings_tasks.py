@@ -69,22 +69,66 @@ def test_24_a_task_that_comes_while_the_store_opens_waits_for_it(start, director
     assert request.wait().status == 202
 
 
+def crash(ringmaster):
+    """Kills the engine, and waits for the next one."""
+    os.kill(ringmaster.engine_pid(), signal.SIGKILL)
+
+    def is_back():
+        try:
+            return admin(ringmaster, "GET", "/v1/tasks").status == 200
+        except OSError:
+            return False
+    until(is_back, what="the next engine")
+
+
 def test_24_a_task_whose_every_attempt_ends_the_engine_is_failed(start):
-    ringmaster = start(ONE + QUEUE)
+    ringmaster = start(POOL + HEALTH + QUEUE)  # a replica for each attempt: the earlier ones may still be at work
     opened(ringmaster)
     submitted = submit(ringmaster, payload={"seconds": 60})
-    for crash in range(1, 4):
+    for _ in range(3):
         until(lambda: task(ringmaster, submitted).get("state") == "in_progress", what="its attempt")
-        os.kill(ringmaster.engine_pid(), signal.SIGKILL)
-
-        def is_back():
-            try:
-                return admin(ringmaster, "GET", "/v1/tasks").status == 200
-            except OSError:
-                return False
-        until(is_back, what="the next engine")
+        crash(ringmaster)
     until(lambda: task(ringmaster, submitted)["state"] == "failed")
     assert "3 times in a row" in task(ringmaster, submitted)["error"]
+
+
+SERVER = """
+import os, sys, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        ledger = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(ledger, b"+")
+        time.sleep(1.5)
+        os.write(ledger, b"-")
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def test_24_a_replica_works_on_no_more_tasks_than_per_replica_though_the_engine_was_killed(start, directory):
+    script, ledger = pathlib.Path(directory) / "server.py", pathlib.Path(directory) / "ledger"
+    script.write_text(SERVER)
+    pool = POOL.replace("replicas = 3", "replicas = 1").replace(
+        '["{ringmaster}", "replica", "--listen", "unix:{socket}", "--name", "{name}"]', f'["/usr/bin/python3", "{script}", "{{port}}", "{ledger}"]')
+    ringmaster = start(pool + HEALTH + QUEUE.replace('"2m"', '"4s"'))
+    opened(ringmaster)
+    submitted = [submit(ringmaster) for _ in range(2)]
+    read = lambda: ledger.read_text() if ledger.exists() else ""
+    until(lambda: read() == "+", what="the first attempt")
+    crash(ringmaster)
+    until(lambda: all(task(ringmaster, one)["state"] == "done" for one in submitted), 20, "the end of both")
+    assert read() == "+-" * 3  # the first was begun twice, and never two at a time
 
 
 def test_24_a_callback_that_was_given_up_can_be_sent_again(start, listener):

@@ -91,6 +91,31 @@ TEST(Fleet, RestartsAtOnceAndBacksOffFromTheThirdEarlyDeath) {
   }
 }
 
+// Both are due in the same turn of the loop: max_unavailable (a quarter of five) allows for one.
+TEST(Fleet, OfTwoThatAreIllSinceTheSameMomentOneIsReplacedAfterTheOther) {
+  base::log::set_level(base::log::Level::off);
+  auto parsed = config::parse("t",
+                              "[[listener]]\naddress=\"127.0.0.1:1\"\npool=\"web\"\n[pool.web]\ncommand=[\"mortal\",\"{socket}\"]\nreplicas=5\n"
+                              "[pool.web.health]\npath=\"/\"\nkill_after=\"1s\"\n");
+  const config::Config config = std::get<config::Config>(parsed);
+  std::vector<Time> starts;
+  FleetProgram* program = nullptr;
+  io::SimWorld world(5, {});
+  world.install("mortal", [](io::SimProcess& p) { return std::make_unique<Mortal>(p, 1h); });
+  world.install("fleet", [&](io::SimProcess& p) {
+    auto made = std::make_unique<FleetProgram>(p, config, starts);
+    program = made.get();
+    return made;
+  });
+  io::SpawnRequest request;
+  request.argv = {"fleet"};
+  (void)world.spawn(nullptr, request);
+  ASSERT_TRUE(world.run([&] { return starts.size() == 5; }, world.now() + 10s));
+  for (const std::uint32_t slot : {2U, 4U}) program->fleet.health({"web", slot, program->fleet.snapshot().replicas[slot - 1].epoch, false});
+  ASSERT_TRUE(world.run([&] { return starts.size() == 7; }, world.now() + 10s));
+  EXPECT_GE(starts[6] - starts[5], 50ms);
+}
+
 TEST(Fleet, ADeathAfterHalfASecondOfServiceIsNotEarly) {
   for (const double pause : pauses({600ms}, 30s)) EXPECT_LT(pause, 10);
 }
