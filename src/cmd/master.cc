@@ -261,11 +261,24 @@ static Async<void> watch_signals(io::Loop& loop, io::Handle signals, Master& mas
   }
 }
 
+// Said before the first of them fails: the servers that start are served, and the rest is tried again and again.
+static void warn_of_descriptors(const config::Config& config, std::uint64_t limit) {
+  static constexpr std::uint64_t kEach = 2;  // its pidfd and its output
+  static constexpr std::uint64_t kOwn = 32;  // our own, and what is kept for the next engine
+  std::uint64_t servers = 0;
+  for (const config::Pool& pool : config.pools) servers += pool.command.empty() ? 0 : pool.replicas;
+  const std::uint64_t needed = kOwn + config.listeners.size() * config.workers + kEach * servers;
+  if (needed <= limit) return;
+  base::log::warning(
+      "{} servers need about {} descriptors here, and the limit is {}: some of them will not start. Raise it (ulimit -n, systemd's LimitNOFILE=)", servers,
+      needed, limit);
+}
+
 int run_master(const config::Config& config) {
   base::log::start("master", base::log::Level::info);
   io::RealSystem system;
   system.adopt_orphans();
-  system.raise_descriptor_limit();  // each server costs two, and a shell gives 1,024
+  warn_of_descriptors(config, system.raise_descriptor_limit());  // a shell gives 1,024, and more can often be had
   static constexpr std::array kSignals = {SIGTERM, SIGINT, SIGHUP, SIGCHLD};
   auto signals = system.signals(kSignals);
   if (!signals) {

@@ -106,6 +106,7 @@ std::optional<ExitStatus> RealSystem::reap(const Child& child) {
   int status = 0;
   if (::waitpid(child.pid, &status, WNOHANG) != child.pid) return std::nullopt;
   if (auto known = marks_.extract(child.pid); !known.empty() && !known.mapped().empty()) {
+    cgroups_.end(known.mapped());
     static constexpr std::size_t kEndedMax = 256;
     marks_of_ended_.push_back(std::move(known.mapped()));
     if (marks_of_ended_.size() > kEndedMax) marks_of_ended_.pop_front();
@@ -174,7 +175,7 @@ std::string RealSystem::start_time(pid_t pid) {
 }
 
 Result<Child> RealSystem::spawn(const SpawnRequest& request) {
-  auto child = spawn_process(*this, request);
+  auto child = spawn_process(*this, request, request.mark.empty() ? "" : cgroups_.make(request.mark));
   if (child) marks_[child->pid] = request.mark;
   return child;
 }
@@ -191,6 +192,7 @@ static std::string mark_of(const std::string& pid) {
 }
 
 void RealSystem::reap_orphans() {
+  cgroups_.clear();
   std::error_code error;
   for (const auto& task : std::filesystem::directory_iterator("/proc/self/task", error)) {
     std::ifstream children(task.path() / "children");
@@ -206,6 +208,7 @@ void RealSystem::reap_orphans() {
 }
 
 void RealSystem::kill_marked(const std::string& mark_prefix) {
+  cgroups_.end_all(mark_prefix);
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator("/proc", error)) {
     const std::string pid = entry.path().filename();

@@ -8,12 +8,13 @@
 #include <mutex>
 #include <thread>
 
+#include "io/cgroup.h"
 #include "io/system.h"
 
 namespace ringmaster::io {
 
-// `request` as a new process (spawn.cc). Used by RealSystem::spawn only.
-Result<Child> spawn_process(System& system, const SpawnRequest& request);
+// `request` as a new process (spawn.cc), in the control group whose folder is `cgroup` ("": in ours). Used by RealSystem::spawn only.
+Result<Child> spawn_process(System& system, const SpawnRequest& request, const std::string& cgroup);
 
 // The environment variable that bears SpawnRequest::mark.
 inline constexpr std::string_view kMarkName = "RINGMASTER_REPLICA";
@@ -99,6 +100,7 @@ class RealSystem final : public System {
   int epoll_;
   int wake_;
   int signal_fd_ = -1;
+  Cgroups cgroups_;
   std::map<pid_t, std::string> marks_;      // of our children that have not been reaped
   std::deque<std::string> marks_of_ended_;  // some of the latest
   std::mutex background_mutex_;

@@ -34,6 +34,7 @@ struct Prepared {
   pid_t parent = 0;
   int report = -1;
   int output = -1;
+  int cgroup = -1;  // its cgroup.procs
 };
 
 enum class Step : int { session, user, parent, limits, directory, descriptors, exec };
@@ -86,6 +87,9 @@ void arrange_descriptors(const Prepared& p) {
 
 [[noreturn]] void become(Prepared& p, const SpawnRequest& request) {
   reset_signals();
+  // First, while it may. Where it cannot, the mark is what its descendants are known by.
+  if (p.cgroup >= 0) [[maybe_unused]]
+    const ssize_t joined = ::write(p.cgroup, "0", 1);
   if (::setsid() < 0) give_up(p, Step::session);
   if (request.run_as) {  // before PR_SET_PDEATHSIG, which a change of credentials clears
     const bool changed = ::setgroups(0, nullptr) == 0 && ::setresgid(request.run_as->group, request.run_as->group, request.run_as->group) == 0 &&
@@ -174,7 +178,7 @@ Result<void> await_exec(int report, pid_t pid, const std::string& command) {
 
 }  // namespace
 
-Result<Child> spawn_process(System& system, const SpawnRequest& request) {
+Result<Child> spawn_process(System& system, const SpawnRequest& request, const std::string& cgroup) {
   auto prepared = prepare(request);
   if (!prepared) return std::unexpected(prepared.error());
   Prepared& p = *prepared;
@@ -192,6 +196,8 @@ Result<Child> spawn_process(System& system, const SpawnRequest& request) {
   Handle output_read(system, output[0]);
   Handle output_write(system, output[1]);
   if (output_read) ::fcntl(output_read.fd(), F_SETFL, O_NONBLOCK);
+  const Handle procs(system, cgroup.empty() ? -1 : ::open((cgroup + "/cgroup.procs").c_str(), O_WRONLY | O_CLOEXEC));
+  p.cgroup = procs.fd();
   p.report = report_write.fd();
   p.output = output_write.fd();
   if (auto duplicated = duplicate_inherited(p, request); !duplicated) return std::unexpected(duplicated.error());

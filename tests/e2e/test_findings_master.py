@@ -417,6 +417,7 @@ def test_18_an_engine_is_started_though_replicas_have_used_up_all_descriptors(ow
     limit = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
     ringmaster = own(POOL.replace("replicas = 3", "replicas = 40") + HEALTH, preexec_fn=limit, wait=False)
     ringmaster.find_addresses()
+    until(lambda: "40 servers need about 11" in ringmaster.log and "the limit is 64" in ringmaster.log, what="a warning beforehand")
     until(lambda: "Too many open files" in ringmaster.log, what="the last descriptor taken")
     until(lambda: status_of(ringmaster.traffic[0], "/home") == 200, what="an answer")
     engine = ringmaster.engine_pid()
@@ -566,6 +567,43 @@ def is_zombie(pid):
         return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def own_cgroup():
+    """The folder of this process's control group, if it may be divided by whoever is in it."""
+    place = next((line[3:].strip() for line in open("/proc/self/cgroup") if line.startswith("0::")), "")
+    for line in open("/proc/self/mountinfo"):
+        if " - cgroup2 " in line and place:
+            root, point = line.split()[3:5]
+            folder = pathlib.Path(point, place.removeprefix(root).lstrip("/"))
+            if os.access(folder / "cgroup.procs", os.W_OK) and not (folder / "cgroup.type").exists():
+                return folder
+
+
+@pytest.mark.skipif(own_cgroup() is None, reason="no control group (cgroup v2) that may be divided")
+@pytest.mark.parametrize("end", ["replica", "master"])
+def test_20_with_a_cgroup_what_a_replica_has_started_ends_with_it_though_it_hides(start, folder, end):
+    # In a session of its own, a child of nobody's, and without the environment that it could be known by.
+    before = f"setsid env -i /bin/sh -c 'sleep 1000 & echo $! >> {folder}/sleeps' &"
+    ringmaster = start(fleet(folder, replicas=1, before=before))
+    sleeps = lambda: [int(pid) for pid in (folder / "sleeps").read_text().split()]
+    groups = lambda: [path for path in own_cgroup().iterdir() if path.is_dir() and str(ringmaster.directory).replace("/", ":") in path.name]
+    until(lambda: (folder / "sleeps").exists() and sleeps(), what="the hidden process")
+    hidden = sleeps()[0]
+    assert alive(hidden) and len(groups()) == 1
+    if end == "replica":
+        os.kill(ringmaster.replicas()[0]["pid"], signal.SIGKILL)
+        until(lambda: not alive(hidden), 2, "its end")
+        until(lambda: len(sleeps()) == 2, what="that of the successor")
+    else:
+        ringmaster.process.kill()
+        ringmaster.process.wait()
+        assert alive(hidden)  # nobody was there to end it
+        ringmaster.start()
+        assert not alive(hidden)
+    ringmaster.stop()
+    until(lambda: not any(alive(pid) for pid in sleeps()), 2, "the end of all")
+    until(lambda: not groups(), 2, "no group is left")
 
 
 def test_20_orphans_that_come_to_the_master_are_reaped(own, folder):
