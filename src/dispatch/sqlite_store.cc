@@ -154,9 +154,12 @@ Result<void> SqliteStore::connect() {
     return {};
   };
   if (auto opened = open_one(&writer_, SQLITE_OPEN_CREATE); !opened) return opened;
+  // EXTRA is FULL, and the removal of the journal in which the file was begun is synced, too. Without that it may come back
+  // with the next power loss and empty the file, if we are killed before the log is first synced. So it comes before the log.
+  //
   // A checkpoint copies the log into the file and waits for the disk twice: every 4,000 pages (16 MiB), so that few commits
   // meet one. The log is cut back to that when it has grown beyond, under a long read.
-  for (const char* sql : {"PRAGMA auto_vacuum = INCREMENTAL", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA wal_autocheckpoint = 4000",
+  for (const char* sql : {"PRAGMA synchronous = EXTRA", "PRAGMA auto_vacuum = INCREMENTAL", "PRAGMA journal_mode = WAL", "PRAGMA wal_autocheckpoint = 4000",
                           "PRAGMA journal_size_limit = 33554432", "PRAGMA cache_size = -16384", "PRAGMA temp_store = MEMORY"}) {
     if (auto done = execute(sql); !done) return done;
   }

@@ -1,4 +1,4 @@
-// Tasks in one SQLite file, in WAL mode with synchronous=FULL: a commit is in the log and on the disk when it returns.
+// Tasks in one SQLite file, in WAL mode with synchronous=EXTRA: a commit is in the log and on the disk when it returns.
 //
 // One connection writes and checkpoints (Debian's 3.40 lacks the fix for a race between two that do); a second one only
 // reads. A file that is damaged when it is opened is set aside, never deleted, and a new one begun: see damage().
