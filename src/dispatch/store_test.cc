@@ -1,14 +1,11 @@
-// The store alone: what it keeps, in what order it shows it, and what it does when the disk is full, damaged, or without power.
+// The store alone: what it keeps, in what order it shows it, and what it does when the file is damaged.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include <chrono>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
 #include "dispatch/sqlite_store.h"
-#include "dispatch/test_vfs.h"
 
 namespace ringmaster::dispatch {
 namespace {
@@ -181,109 +178,6 @@ TEST_F(StoreTest, RefusesAFileOfANewerFormat) {
   const auto opened = SqliteStore::open(directory_ + "/tasks.db", 1);
   ASSERT_FALSE(opened);
   EXPECT_NE(opened.error().detail.find("newer Ringmaster"), std::string::npos);
-}
-
-// What a client of the store knows: of each task the states that it was told of, and those that it was not told of in the end.
-class PowerLoss {
- public:
-  explicit PowerLoss(std::uint64_t seed) : random_(seed), vfs_(seed) {}
-
-  void run() {
-    for (int life = 0; life < 4 && !testing::Test::HasFailure(); ++life) {
-      vfs_.fail(0);
-      auto opened = SqliteStore::open("tasks.db", 1, vfs_.name());
-      ASSERT_TRUE(opened) << opened.error().detail;
-      ASSERT_EQ((*opened)->damage(), "");
-      store_ = std::move(*opened);
-      check();
-      if (random_.below(2) == 0) vfs_.fail(20);
-      const unsigned steps = random_.below(30);
-      for (unsigned i = 0; i < steps; ++i) step();
-      store_.reset();
-      vfs_.lose_power();
-    }
-  }
-  std::uint64_t acknowledged() const { return acknowledged_; }
-  std::uint64_t failures() const { return vfs_.failures(); }
-
- private:
-  struct Known {
-    bool promised = false;           // its insertion was acknowledged
-    std::vector<unsigned> possible;  // attempts: the acknowledged one, and later ones that failed
-  };
-
-  void step() {
-    if (random_.below(10) == 0) (void)store_->sweep({1'000'000'000, 1'000'000}, 1, 10);
-    std::vector<Task> tasks;
-    std::vector<Write> writes;
-    const unsigned count = 1 + random_.below(8);
-    tasks.reserve(count);
-    for (unsigned i = 0; i < count; ++i) {
-      if (known_.empty() || random_.below(2) == 0) {
-        tasks.push_back(make(++last_));
-        tasks.back().spec.payload = "\"" + std::string(random_.below(5000), 'x') + "\"";
-        writes.emplace_back(Insert{&tasks.back()});
-      } else {
-        auto one = known_.begin();
-        std::advance(one, random_.below(static_cast<std::uint32_t>(known_.size())));
-        if (std::ranges::any_of(writes, [&](const Write& w) { return std::holds_alternative<Update>(w) && std::get<Update>(w).id == one->first; })) continue;
-        Progress progress;
-        progress.attempt = ++attempt_;
-        writes.emplace_back(Update{one->first, progress});
-      }
-    }
-    std::vector<const Write*> pointers;
-    for (const Write& write : writes) pointers.push_back(&write);
-    const bool done = store_->commit(pointers).has_value();
-    acknowledged_ += done ? writes.size() : 0;
-    for (const Write& write : writes) {
-      if (const auto* insert = std::get_if<Insert>(&write)) {
-        known_[insert->task->id] = {done, {0}};
-      } else {
-        const auto& update = std::get<Update>(write);
-        Known& known = known_[update.id];
-        if (done) known.possible.clear();
-        known.possible.push_back(update.progress.attempt);
-      }
-    }
-  }
-
-  // After each loss of power: everything that was acknowledged is there, as it was acknowledged or later.
-  void check() {
-    for (auto& [id, known] : known_) {
-      const auto found = store_->find(id);
-      ASSERT_TRUE(found) << found.error().detail;
-      ASSERT_TRUE(*found || !known.promised) << "task " << id << " was acknowledged and is lost";
-      if (!*found) continue;
-      ASSERT_TRUE(std::ranges::find(known.possible, (*found)->progress.attempt) != known.possible.end()) << "task " << id << " went back";
-      known = {true, {(*found)->progress.attempt}};
-    }
-    std::erase_if(known_, [](const auto& entry) { return !entry.second.promised; });
-  }
-
-  base::Random random_;
-  TestVfs vfs_;
-  std::unique_ptr<SqliteStore> store_;
-  std::map<std::uint64_t, Known> known_;
-  std::uint64_t last_ = 0;
-  unsigned attempt_ = 0;
-  std::uint64_t acknowledged_ = 0;
-};
-
-TEST(StoreWithoutPower, LosesNothingThatWasAcknowledged) {
-  std::uint64_t acknowledged = 0;
-  std::uint64_t failures = 0;
-  const char* wanted = std::getenv("SIM_SEEDS");  // NOLINT(concurrency-mt-unsafe): one thread
-  const std::uint64_t histories = wanted == nullptr ? 1000 : std::min<std::uint64_t>(std::strtoull(wanted, nullptr, 10), 1000);
-  for (std::uint64_t seed = 1; seed <= histories; ++seed) {
-    PowerLoss history(seed);
-    history.run();
-    ASSERT_FALSE(HasFailure()) << "seed " << seed;
-    acknowledged += history.acknowledged();
-    failures += history.failures();
-  }
-  std::printf("%llu histories: %llu writes acknowledged, %llu calls failed\n", static_cast<unsigned long long>(histories),
-              static_cast<unsigned long long>(acknowledged), static_cast<unsigned long long>(failures));
 }
 
 }  // namespace
