@@ -65,7 +65,7 @@ Result<void> Master::prepare_directories(const std::string& directory) {
     return base::fail(Code::invalid, "the state directory's path is too long for Unix sockets: " + directory);
   }
   for (const std::string& made : {run_dir, directory + "/tasks"}) {
-    if (auto done = system.make_directory(made, 0750); !done) return done;
+    if (auto done = system.make_directory(made, 0750, true); !done) return done;
   }
   system.clear_directory(run_dir);  // sockets of processes that are gone
   if (auto engine = prepare_for_engine_user(directory); !engine) return engine;
@@ -82,7 +82,7 @@ Result<void> Master::prepare_for_users(const std::string& directory) {
     if (!*user) continue;
     if (own.user != 0 && own.user != (*user)->user) return base::fail(Code::denied, "pool '" + pool.name + "': only root can start servers as another user");
     const std::string folder = directory + "/run/" + pool.name;
-    if (auto made = system.make_directory(folder, 0750); !made) return made;
+    if (auto made = system.make_directory(folder, 0750, false); !made) return made;
     system.clear_directory(folder);
     const gid_t engine_group = handed_over_.run_as ? handed_over_.run_as->group : own.group;
     if (auto given = system.give_directory(folder, {(*user)->user, engine_group}, 02770); !given) return given;

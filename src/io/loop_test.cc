@@ -289,7 +289,7 @@ TEST_F(LoopTest, ACommandThatDoesNotExistSaysSo) {
 
 TEST_F(LoopTest, FilesAreReplacedWholeAndLocksExclude) {
   const std::string directory = testing::TempDir() + "ringmaster_files";
-  ASSERT_TRUE(system.make_directory(directory + "/a/b", 0700).has_value());
+  ASSERT_TRUE(system.make_directory(directory + "/a/b", 0700, true).has_value());
   const std::string path = directory + "/a/b/file";
   ASSERT_TRUE(system.replace_file(path, "one", true).has_value());
   ASSERT_TRUE(system.replace_file(path, "two", false).has_value());

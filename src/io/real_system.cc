@@ -29,6 +29,7 @@
 
 #include "base/check.h"
 #include "io/loop.h"
+#include "io/replace_file.h"
 
 namespace ringmaster::io {
 
@@ -279,49 +280,14 @@ Result<std::string> RealSystem::read_file(const std::string& path) {
   return content;
 }
 
-static int write_all(int fd, std::string_view bytes) {
-  while (!bytes.empty()) {
-    const ssize_t put = ::write(fd, bytes.data(), bytes.size());
-    if (put < 0 && errno == EINTR) continue;
-    if (put < 0) return errno;
-    bytes.remove_prefix(static_cast<std::size_t>(put));
-  }
-  return 0;
-}
-
-// Written beside, synced, renamed over: a crash leaves the old file or the new one, never a half of either.
 Result<void> RealSystem::replace_file(const std::string& path, std::string_view bytes, bool durable) {
-  const std::string beside = path + ".new";
-  const int fd = ::open(beside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
-  if (fd < 0) return std::unexpected(from_errno(errno, beside));
-  int error = write_all(fd, bytes);
-  if (error == 0 && durable && ::fdatasync(fd) != 0) error = errno;
-  if (::close(fd) != 0 && error == 0) error = errno;
-  if (error == 0 && ::rename(beside.c_str(), path.c_str()) != 0) error = errno;
-  if (error != 0) {
-    ::unlink(beside.c_str());
-    return std::unexpected(from_errno(error, path));
-  }
-  if (durable) {  // the new name too
-    const std::string directory = path.substr(0, path.rfind('/') + 1);
-    const int dir = ::open(directory.empty() ? "." : directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (dir >= 0) {
-      ::fsync(dir);
-      ::close(dir);
-    }
-  }
-  return {};
+  FileCalls calls;
+  return io::replace_file(calls, path, bytes, durable);
 }
 
-Result<void> RealSystem::make_directory(const std::string& path, unsigned mode) {
-  for (std::size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {
-    const std::string part = path.substr(0, end);
-    const bool last = end == std::string::npos;
-    const bool made = ::mkdir(part.c_str(), last ? mode : 0755) == 0;
-    if (!made && errno != EEXIST) return std::unexpected(from_errno(errno, part));
-    if (last && made && ::chmod(part.c_str(), mode) != 0) return std::unexpected(from_errno(errno, part));
-    if (last) return {};
-  }
+Result<void> RealSystem::make_directory(const std::string& path, unsigned mode, bool durable) {
+  FileCalls calls;
+  return io::make_directory(calls, path, mode, durable);
 }
 
 Result<void> RealSystem::give_directory(const std::string& path, const User& owner, unsigned mode) {

@@ -19,7 +19,7 @@ Result<Child> spawn_process(System& system, const SpawnRequest& request, const s
 // The environment variable that bears SpawnRequest::mark.
 inline constexpr std::string_view kMarkName = "RINGMASTER_REPLICA";
 
-class RealSystem final : public System {
+class RealSystem : public System {
  public:
   // Whether connect() to a Unix socket follows a path that is a symbolic link. The engine refuses: who may write where a
   // replica's socket is could lead it to any other.
@@ -80,7 +80,7 @@ class RealSystem final : public System {
 
   Result<std::string> read_file(const std::string& path) override;
   Result<void> replace_file(const std::string& path, std::string_view bytes, bool durable) override;
-  Result<void> make_directory(const std::string& path, unsigned mode) override;
+  Result<void> make_directory(const std::string& path, unsigned mode, bool durable) override;
   Result<void> give_directory(const std::string& path, const User& owner, unsigned mode) override;
   void remove_file(const std::string& path) override;
   void clear_directory(const std::string& path) override;

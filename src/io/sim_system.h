@@ -143,7 +143,7 @@ class SimSystem final : public System {
 
   Result<std::string> read_file(const std::string& path) override;
   Result<void> replace_file(const std::string& path, std::string_view bytes, bool durable) override;
-  Result<void> make_directory(const std::string&, unsigned) override { return {}; }
+  Result<void> make_directory(const std::string&, unsigned, bool) override { return {}; }
   Result<void> give_directory(const std::string&, const User&, unsigned) override { return {}; }
   Result<gid_t> find_group(const std::string&) override { return gid_t{0}; }
   User own_user() override { return {}; }

@@ -212,7 +212,7 @@ class System {
   // Files: small ones, read and replaced as a whole.
   virtual Result<std::string> read_file(const std::string& path) = 0;
   virtual Result<void> replace_file(const std::string& path, std::string_view bytes, bool durable) = 0;
-  virtual Result<void> make_directory(const std::string& path, unsigned mode) = 0;  // a new one has exactly this mode
+  virtual Result<void> make_directory(const std::string& path, unsigned mode, bool durable) = 0;  // a new one has exactly this mode
   // It, and the files in it.
   virtual Result<void> give_directory(const std::string& path, const User& owner, unsigned mode) = 0;
   virtual void remove_file(const std::string& path) = 0;      // or an empty directory

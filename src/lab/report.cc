@@ -72,7 +72,7 @@ Result<void> Report::open() {
     }
   }
   for (const std::string& folder : {folder_, folder_ + "/csv", folder_ + "/pictures"}) {
-    if (const auto made = system.make_directory(folder, kFolderMode); !made) return made;
+    if (const auto made = system.make_directory(folder, kFolderMode, false); !made) return made;
   }
   if (ours) {
     system.clear_directory(folder_ + "/csv");

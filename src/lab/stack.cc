@@ -39,7 +39,7 @@ void Stack::remove_folder() {
 Async<Result<std::unique_ptr<Stack>>> Stack::start(io::Loop& loop, Interrupt& interrupt, std::string pool) {
   std::unique_ptr<Stack> stack(new Stack(loop, interrupt));
   stack->folder_ = temporary_folder(loop);
-  if (const auto made = loop.system().make_directory(stack->folder_, 0700); !made) co_return std::unexpected(made.error());
+  if (const auto made = loop.system().make_directory(stack->folder_, 0700, false); !made) co_return std::unexpected(made.error());
   stack->configuration_ =
       "[[listener]]\naddress = \"127.0.0.1:0\"\npool = \"web\"\nclassic = true\n\n[admin]\naddress = \"127.0.0.1:0\"\n\n[pool.web]\n" + pool;
   const std::string file = stack->folder_ + "/lab.toml";

@@ -297,7 +297,7 @@ Async<Result<std::unique_ptr<Running>>> DockerRuntime::make(std::shared_ptr<Maki
   if (!folder.empty()) {
     // Whichever user the container has may make its socket there; on this machine only we and the engine can enter the folder
     // above.
-    const auto made = loop_.system().make_directory(folder, 0777);
+    const auto made = loop_.system().make_directory(folder, 0777, false);
     if (!made) co_return std::unexpected(made.error());
   }
   auto id = co_await create(making, launch);

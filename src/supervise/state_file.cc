@@ -12,7 +12,7 @@ using base::Result;
 using nlohmann::json;
 
 Result<StateFile> StateFile::open(io::System& system, const std::string& directory) {
-  if (auto made = system.make_directory(directory, 0750); !made) {
+  if (auto made = system.make_directory(directory, 0750, true); !made) {
     return base::fail(made.error().code, "state directory: " + made.error().detail);
   }
   auto lock = system.lock_file(directory + "/lock");
