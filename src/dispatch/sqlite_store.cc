@@ -324,21 +324,25 @@ Result<std::vector<Task>> SqliteStore::live() {
 Result<std::vector<std::uint64_t>> SqliteStore::callbacks_due() {
   const std::lock_guard lock(reading_);
   std::vector<std::uint64_t> ids;
-  while (callbacks_due_.step() == SQLITE_ROW) ids.push_back(static_cast<std::uint64_t>(callbacks_due_.number()));
+  int code = SQLITE_ROW;
+  while ((code = callbacks_due_.step()) == SQLITE_ROW) ids.push_back(static_cast<std::uint64_t>(callbacks_due_.number()));
   callbacks_due_.reset();
+  if (code != SQLITE_DONE) return std::unexpected(error(reader_, code));
   return ids;
 }
 
 Result<std::vector<QueueState>> SqliteStore::queues() {
   const std::lock_guard lock(reading_);
   std::vector<QueueState> queues;
-  while (queues_.step() == SQLITE_ROW) {
+  int code = SQLITE_ROW;
+  while ((code = queues_.step()) == SQLITE_ROW) {
     QueueState& queue = queues.emplace_back();
     queue.queue = queues_.text();
     queue.paused = queues_.number() != 0;
     queue.in_progress_max = static_cast<unsigned>(queues_.number());
   }
   queues_.reset();
+  if (code != SQLITE_DONE) return std::unexpected(error(reader_, code));
   return queues;
 }
 
