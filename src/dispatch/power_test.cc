@@ -237,7 +237,7 @@ class Machine {
 };
 
 #if defined(__has_feature)
-#if __has_feature(thread_sanitizer)
+#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
 #define SLOWED_BY_SANITIZER
 #endif
 #endif
