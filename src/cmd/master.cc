@@ -41,6 +41,7 @@ Result<void> Master::start() {
   state_ = std::make_unique<supervise::StateFile>(std::move(*state));
   if (auto prepared = prepare_directories(directory); !prepared) return prepared;
   if (const unsigned killed = state_->kill_leftovers(); killed > 0) base::log::warning("ended {} processes that an earlier master left", killed);
+  handed_over_.mark = directory + "/engine";
   if (auto read = read_tokens(); !read) return read;
   if (auto opened = open_listeners(); !opened) return opened;
   write_addresses();

@@ -37,7 +37,7 @@ static std::string own_folder() {
 }
 
 static bool is_delegated(const std::string& folder) {
-  struct stat found {};
+  struct stat found{};
   if (folder.empty() || ::stat(folder.c_str(), &found) != 0 || ::access((folder + "/cgroup.procs").c_str(), W_OK) != 0) return false;
   if (found.st_uid == ::geteuid() && found.st_uid != 0) return true;
   std::array<char, 2> value{};

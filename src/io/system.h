@@ -199,7 +199,7 @@ class System {
   virtual void adopt_orphans() = 0;
   // After SIGCHLD: takes note of the ends of orphans, and ends those whose marked ancestor has ended.
   virtual void reap_orphans() = 0;
-  virtual void kill_marked(const std::string& mark_prefix) = 0;      // SIGKILL to every process that bears such a mark
+  virtual void kill_marked(const std::string& mark_prefix) = 0;      // SIGKILL to all that bear such a mark; waits for their end, at most 2 s
   virtual void kill_session(pid_t pid) = 0;                          // SIGKILL to all that is left of a session, even if its leader is gone
   virtual std::string boot_id() = 0;                                 // tells this run of the machine from others
   virtual Result<Handle> signals(std::span<const int> numbers) = 0;  // read as one byte each, a signal's number

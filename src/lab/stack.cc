@@ -20,7 +20,8 @@ static constexpr Duration kStartMax = 30s;
 static std::string temporary_folder(io::Loop& loop) {
   const char* given = std::getenv("TMPDIR");  // NOLINT(concurrency-mt-unsafe): nobody writes it
   std::string folder = given == nullptr || *given == '\0' ? "/tmp" : given;
-  if (folder.size() > 40) folder = "/tmp";  // sockets' paths are short: Endpoint's kUnixPathBytesMax
+  static constexpr std::size_t kFolderBytesMax = 11;  // sockets' paths are short, and a state directory's path is the most of them
+  if (folder.size() > kFolderBytesMax) folder = "/tmp";
   return folder + "/ringmaster-lab-" + std::to_string(loop.random().below(UINT32_MAX));
 }
 

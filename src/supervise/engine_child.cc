@@ -83,6 +83,7 @@ Result<std::unique_ptr<EngineChild::Generation>> EngineChild::start() {
   request.run_as = listening_.run_as;
   request.inherited = {link->second.fd()};
   request.capture_output = false;
+  request.mark = listening_.mark;
   auto child = system.spawn(request);
   if (!child) return std::unexpected(child.error());
   auto channel = std::make_shared<link::Channel>(loop_, std::move(link->first));

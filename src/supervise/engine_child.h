@@ -21,6 +21,7 @@ namespace ringmaster::supervise {
 class EngineChild {
  public:
   struct Listening {
+    std::string mark;  // of the engine's process, by which the next master finds it should it outlive this one
     std::string admin_token;
     std::string admin_read_token;
     std::vector<int> descriptors;  // admin and its Unix socket, then for each worker one per configured listener

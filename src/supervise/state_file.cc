@@ -94,17 +94,20 @@ Result<std::string> StateFile::instance(base::Random& random) {
   const std::string path = directory_ + "/instance";
   const auto known = system_->read_file(path);
   if (known && base::is_pool_name(*known)) return *known;
+  // Under another name our containers would be somebody else's.
+  if (!known && known.error().code != Code::not_found)
+    return base::fail(known.error().code, "this fleet's name cannot be read: " + base::describe(known.error()));
   std::string made = base::random_replica_name(random).substr(std::string_view("Server-").size()) + base::random_replica_name(random).substr(7);
   if (auto written = system_->replace_file(path, made, true); !written) return std::unexpected(written.error());
   return made;
 }
 
 unsigned StateFile::kill_leftovers() {
+  system_->kill_marked(directory_ + "/");  // an engine that has not quite ended, and whatever has left its session
   const auto text = system_->read_file(directory_ + "/children.json");
   if (!text) return 0;
   unsigned killed = 0;
   try {
-    system_->kill_marked(directory_ + "/");  // whatever has left its session
     const json root = json::parse(*text);
     if (root.at("boot").get<std::string>() != system_->boot_id()) return 0;
     for (const json& child : root.at("children")) {

@@ -1,4 +1,7 @@
-"""A server that does tasks: it writes "id attempt" into a ledger, then answers a*b, or 422. Usage: task_server.py PORT LEDGER"""
+"""A server that does tasks: it writes "id attempt" into a ledger, then answers a*b and the attempt's number, or 422.
+
+Usage: task_server.py PORT LEDGER
+"""
 import json
 import os
 import sys
@@ -19,10 +22,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        os.write(LEDGER, b"%s %s\n" % (self.headers["Ringmaster-Task-Id"].encode(), self.headers["Ringmaster-Task-Attempt"].encode()))
+        attempt = int(self.headers["Ringmaster-Task-Attempt"])
+        os.write(LEDGER, b"%s %d\n" % (self.headers["Ringmaster-Task-Id"].encode(), attempt))
         time.sleep(payload.get("s", 0))
         if "a" in payload:
-            self.answer(200, json.dumps({"product": payload["a"] * payload["b"]}).encode())
+            self.answer(200, json.dumps({"product": payload["a"] * payload["b"], "attempt": attempt}).encode())
         else:
             self.answer(422, b'{"detail":"there is nothing to multiply"}')
 

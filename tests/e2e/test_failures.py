@@ -58,7 +58,7 @@ def test_hedging_asks_a_second_replica_when_the_first_is_slow(start):
 
 
 def test_errors_in_a_row_eject_a_replica_for_a_while(start):
-    ringmaster = start(config(SPREAD + '[pool.web.eject]\nerrors = 3\nduration = "700ms"\n'))
+    ringmaster = start(config(SPREAD + '[pool.web.eject]\nerrors = 3\nduration = "%dms"\n' % (1000 * SLOW)))
     for _ in range(12):
         ringmaster.get("/only/B/500")
     ejected = until(lambda: [replica["name"] for replica in ringmaster.replicas() if replica["ejected"]])
@@ -125,10 +125,18 @@ def test_a_slow_replica_does_not_hold_up_the_others(start):
     """Under least_requests only one request at a time is lost to it."""
     ringmaster = start(config('policy = "least_requests"\n', replicas=4))
     address = ringmaster.traffic[0]
-    slow = [Background(address, "/slow/D/3000") for _ in range(4)]
-    until(lambda: sum(replica["in_flight"] for replica in ringmaster.replicas()) <= 1)
+
+    def busy():
+        return [replica["name"] for replica in ringmaster.replicas() if replica["in_flight"]]
+
+    held = []
+    for count, ms in enumerate((700, 700, 700, 4000), 1):  # one for each
+        held.append(Background(address, f"/slow/any/{ms * SLOW:.0f}"))
+        until(lambda: len(busy()) == count, what=f"{count} of them busy")
+    [slow] = until(lambda: len(names := busy()) == 1 and names, what="the slow one alone")
     began = time.monotonic()
-    assert all(call(address, "GET", "/slow/none/0").status == 200 for _ in range(100))
+    answers = [call(address, "GET", "/slow/none/0") for _ in range(100)]
     assert time.monotonic() - began < 2 * SLOW
-    for request in slow:
-        assert request.wait().status == 200
+    assert all(answer.status == 200 and field(answer, "X-Replica") != slow for answer in answers)
+    assert busy() == [slow], "it was as slow all the time"
+    assert all(request.wait().status == 200 for request in held)

@@ -227,6 +227,26 @@ def test_02_of_two_ill_replicas_of_five_only_one_at_a_time_is_replaced(start, fo
     until(both_are_replaced, 6, "successors of both")
 
 
+# --- an engine that outlives its master for a moment ---
+
+def test_a_master_starts_though_the_engine_of_a_killed_one_has_not_ended_yet(own, folder):
+    # What an engine does in its last moments can take time, on a slow disk for example. A debugger's stop stands for that:
+    # the kernel takes no process away that is being traced before its tracer has seen the end.
+    port = free_port()
+    config = POOL.replace('"127.0.0.1:0"', f'"127.0.0.1:{port}"', 1) + HEALTH
+    ringmaster = own(config)
+    old = ringmaster.engine_pid()
+    trace = "import ctypes, os, sys, time; c = ctypes.CDLL(None); c.ptrace(0x4206, int(sys.argv[1]), 0, 0x40); print(1, flush=True); time.sleep(1); os._exit(0)"
+    tracer = subprocess.Popen([sys.executable, "-c", trace, str(old)], stdout=subprocess.PIPE)
+    assert tracer.stdout.readline() == b"1\n"  # PTRACE_SEIZE with PTRACE_O_TRACEEXIT: the engine stops in the middle of its end
+    ringmaster.process.kill()
+    ringmaster.process.wait()
+    assert pathlib.Path(f"/proc/{old}").exists()
+    ringmaster.start()
+    assert ringmaster.rep()["N"] == 3 and ringmaster.engine_pid() != old
+    tracer.wait()
+
+
 # --- 3: an engine that is stuck ---
 
 def test_03_an_engine_that_does_not_answer_is_killed_and_another_serves(start):

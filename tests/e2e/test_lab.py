@@ -5,17 +5,17 @@ import json
 import os
 import pathlib
 import re
+import secrets
 import shutil
 import signal
 import statistics
 import subprocess
-import threading
 import time
 
 import pytest
 
 from brute_force import layout, shares
-from conftest import BINARY, HEALTH, POOL, SLOW, call, free_port, until
+from conftest import BINARY, HEALTH, POOL, SLOW, Clients, call, free_port, until
 from test_balance import assert_agrees
 
 
@@ -73,16 +73,16 @@ def answers(port):
         return False
 
 
-def own_leftovers():
-    """Folders that labs of ours have left in the temporary folder."""
-    return {path.name for path in pathlib.Path(os.environ.get("TMPDIR") or "/tmp").glob("ringmaster-lab-*")}
-
-
 @pytest.fixture(autouse=True)
-def tidy():
-    before = own_leftovers()
-    yield
-    assert own_leftovers() <= before, "a temporary folder was left behind"
+def tidy(monkeypatch, tmp_path):  # pytest's own folder first: it is not to be in there
+    """The labs' temporary folders go into one of the test's own, and none is left. Its name is short, for sockets."""
+    folder = pathlib.Path("/tmp", secrets.token_hex(3))
+    folder.mkdir(mode=0o700)
+    monkeypatch.setenv("TMPDIR", str(folder))
+    yield folder
+    left = sorted(path.name for path in folder.iterdir())
+    shutil.rmtree(folder)
+    assert left == [], "something temporary was left behind"
 
 
 def check_pictures(report, how_many):
@@ -172,6 +172,7 @@ def test_churn_counts_the_keys_that_move(tmp_path):
     check_pictures(tmp_path / "report", 2)
 
 
+@pytest.mark.measures
 @measured
 def test_all_requests_of_all_phases_are_successful(tmp_path):
     done = lab("phases", "--quick", "--out", tmp_path / "report")
@@ -181,6 +182,7 @@ def test_all_requests_of_all_phases_are_successful(tmp_path):
     check_pictures(tmp_path / "report", 2)
 
 
+@pytest.mark.measures
 @measured
 def test_the_other_experiments_make_their_reports(tmp_path):
     for name, pictures in (("classic", 1), ("hotkey", 1), ("slow", 1), ("overload", 1)):
@@ -211,6 +213,7 @@ def h2load_mean(url, *options):
     return float(mean) * UNITS[unit]
 
 
+@pytest.mark.measures
 def test_its_latencies_are_those_of_wrk_and_h2load(serve):
     _, url = serve()
     url += "/sleep/20"
@@ -224,13 +227,14 @@ def test_its_latencies_are_those_of_wrk_and_h2load(serve):
     assert median(ours) == pytest.approx(median(others), rel=0.1 * SLOW)
 
 
+@pytest.mark.measures
 def test_it_finds_the_stall_that_a_closed_loop_omits(serve):
     """The server stands still for three eighths of the time. h2load and our own closed loop see two slow requests; wrk 4 does not count here,
     since it adds to what it measured the requests that it guesses to be missing."""
     process, url = serve()
     url += "/home"
 
-    def stall():
+    def stall():  # these times are the experiment
         time.sleep(1)
         process.send_signal(signal.SIGSTOP)
         time.sleep(1.5)
@@ -238,10 +242,9 @@ def test_it_finds_the_stall_that_a_closed_loop_omits(serve):
 
     found = []
     for measure in (lambda: load(url, "-r", 200, "-d", 4), lambda: load(url, "-c", 2, "-d", 4), lambda: h2load_mean(url, "-c2", "-D4")):
-        stalling = threading.Thread(target=stall)
-        stalling.start()
-        found.append(measure())
-        stalling.join()
+        with Clients() as clients:
+            clients.begin(stall)
+            found.append(measure())
     opened, closed, others = found
     assert opened["p90_ms"] > 800 and opened["sent"] == pytest.approx(800, abs=10)
     assert opened["mean_ms"] == pytest.approx(0.375 * 750, rel=0.25)  # those that were due in the stall waited half of it on average
@@ -309,7 +312,14 @@ def test_it_runs_against_a_ringmaster_that_runs(tmp_path, start):
 def test_it_kills_only_what_is_surely_a_server_of_that_ringmaster(tmp_path, start):
     """An admin API that names other processes: another machine's numbers, or a container's."""
     ringmaster = start(POOL + HEALTH)
-    bystander = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as bystander:
+        try:
+            lies_about(ringmaster, bystander, tmp_path)
+        finally:
+            bystander.kill()
+
+
+def lies_about(ringmaster, bystander, tmp_path):
     status = ringmaster.get_admin("/v1/status")
     answers = {pid: json.dumps({"replicas": [{"name": "Server 1", "slot": 1, "pid": pid, "requests": 0, "state": "ready"}]}) for pid in (bystander.pid, 1, 0, -1, 2**32 + 1)}
     for pid, pool in answers.items():
@@ -324,14 +334,15 @@ def test_it_kills_only_what_is_surely_a_server_of_that_ringmaster(tmp_path, star
             def log_message(self, *_):
                 pass
 
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Liar) as liar:
-            threading.Thread(target=liar.serve_forever, daemon=True).start()
-            done = lab("recovery", "--quick", "--url", "http://%s:%d/home" % ringmaster.traffic[0], "--admin", "127.0.0.1:%d" % liar.server_port, "--out", tmp_path / "report")
-            liar.shutdown()
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Liar) as liar, Clients() as clients:
+            clients.begin(liar.serve_forever)
+            try:
+                done = lab("recovery", "--quick", "--url", "http://%s:%d/home" % ringmaster.traffic[0],
+                           "--admin", "127.0.0.1:%d" % liar.server_port, "--out", tmp_path / "report")
+            finally:
+                liar.shutdown()
         assert done.returncode == 1 and "it cannot be killed from here" in done.stderr, (pid, done.stderr)
     assert bystander.poll() is None
-    bystander.kill()
-    bystander.wait()
 
 
 @pytest.mark.parametrize("lie, why", [("1", "a server does not tell the truth about its id"), ("9", "answers say that they are from '9', and there is no such server")])
@@ -374,13 +385,52 @@ def test_only_what_an_earlier_report_left_is_removed(tmp_path):
     assert (tmp_path / "report/notes.txt").exists() and (tmp_path / "report/csv/mine.csv").exists()
 
 
-@pytest.mark.parametrize("experiment, seconds", [("classic", 1.0), ("all", 0.6), ("recovery", 2.5)])
-def test_an_interrupt_keeps_what_was_measured(tmp_path, experiment, seconds):
+def replicas_of_the_lab(folder):
+    """Those of the Ringmaster that a lab has started in this temporary folder, if it is there yet."""
+    for addresses in folder.glob("ringmaster-lab-*/state/addresses.json"):
+        try:
+            host, port = json.loads(addresses.read_text())["admin"].rsplit(":", 1)
+            return call((host, int(port)), "GET", "/v1/pools/web").json["replicas"]
+        except OSError:
+            break
+    return []
+
+
+def load_is_on(replicas):
+    return sum(replica["requests"] for replica in replicas) > 2000
+
+
+def one_was_killed(replicas):
+    return any(replica["epoch"] > 1 for replica in replicas)
+
+
+@pytest.mark.parametrize("length", [14, 40, 80])
+def test_the_name_of_the_temporary_folder_may_be_long(tmp_path, tidy, length):
+    """Sockets' paths may not: then it takes another folder."""
+    folder = tidy / ("t" * (length - len(f"{tidy}/")))
+    folder.mkdir()
+    done = lab("classic", "--requests", 100, "--out", tmp_path / "report", env={**os.environ, "TMPDIR": str(folder)})
+    left = list(folder.iterdir())
+    shutil.rmtree(folder)
+    assert done.returncode == 0, done.stderr
+    assert left == []
+
+
+@pytest.mark.parametrize("experiment, is_under_way",
+                         [("classic", load_is_on), ("all", load_is_on), ("recovery", one_was_killed)])
+def test_an_interrupt_keeps_what_was_measured(tmp_path, tidy, experiment, is_under_way):
     """With a thousand million requests to send, or in the middle of something else."""
-    process = subprocess.Popen([BINARY, "lab", experiment, "--requests", "1000000000", "--out", tmp_path / "report"], stderr=subprocess.PIPE, text=True)
-    time.sleep(seconds * SLOW)  # into the middle of it: no state is waited for, any will do
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60 * SLOW)
+    with open(tmp_path / "said", "w") as said:
+        process = subprocess.Popen([BINARY, "lab", experiment, "--requests", "1000000000",
+                                    "--out", tmp_path / "report"], stderr=said)
+    try:
+        until(lambda: is_under_way(replicas_of_the_lab(tidy)), 30, "the middle of it")
+        process.send_signal(signal.SIGINT)
+        process.wait(60 * SLOW)
+    finally:
+        process.kill()
+        process.wait()
+    said = (tmp_path / "said").read_text()
     assert process.returncode == 1 and "will take hours" in said and "what was measured is kept" in said, said
     found = run_json(tmp_path / "report")["experiments"]
     assert found and list(found.values())[-1]["interrupted"]
@@ -389,12 +439,19 @@ def test_an_interrupt_keeps_what_was_measured(tmp_path, experiment, seconds):
         assert int(rows(tmp_path / "report", "classic")[0]["requests"]) > 1000
 
 
+def cpu_seconds(pid):
+    text = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    user, system = text[text.rindex(")") + 2:].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 def test_a_target_that_goes_away_ends_the_load_and_is_said(serve):
     process, url = serve()
-    killer = threading.Timer(1, process.kill)
-    killer.start()
-    done = lab("load", url + "/home", "-n", 1000000000, "--json")
-    killer.join()
+    with Clients() as clients:
+        clients.begin(lab, "load", url + "/home", "-n", 1000000000, "--json")
+        until(lambda: cpu_seconds(process.pid) > 0.3, what="load")
+        process.kill()
+        [done] = clients.join()
     assert done.returncode == 1 and "ended early: the target has given no good answer for" in done.stderr
     found = json.loads(done.stdout)
     assert found["good"] > 100 and any("refused" in fault for fault in found["faults"])
