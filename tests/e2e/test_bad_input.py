@@ -155,7 +155,7 @@ def test_a_start_on_a_full_disk_is_no_failure(small_disk, start):
     ringmaster = start(config + HEALTH, wait=False)
     ringmaster.traffic, ringmaster.admin = [("127.0.0.1", traffic)], ("127.0.0.1", admin)
     until(ringmaster.serves, what="all replicas ready")
-    assert "the set of replicas could not be saved" in ringmaster.log
+    until(lambda: "the set of replicas could not be saved" in ringmaster.log, what="a line in the log")
     assert ringmaster.get("/home").status == 200 and ringmaster.rep()["N"] == 3
     assert ringmaster.call("DELETE", "/rm", '{"n":1}').status == 507
     small_disk.free()
@@ -167,12 +167,12 @@ def test_a_state_file_that_cannot_be_written_at_the_start_is_said_and_serving_go
     state = pathlib.Path(directory) / "state"
     (state / "desired.json.new").mkdir(parents=True)
     ringmaster = start()
-    assert "the set of replicas could not be saved" in ringmaster.log
+    until(lambda: "the set of replicas could not be saved" in ringmaster.log, what="a line in the log")
     assert ringmaster.call("POST", "/add", '{"n":1,"hostnames":["S4"]}').status == 507
     assert ringmaster.rep()["N"] == 3 and ringmaster.get("/home").status == 200
     (state / "desired.json.new").rmdir()
     assert ringmaster.call("POST", "/add", '{"n":1,"hostnames":["S4"]}').json["message"]["N"] == 4
-    assert "is saved again" in ringmaster.log
+    until(lambda: "is saved again" in ringmaster.log, what="a line in the log")
 
 
 def test_a_damaged_state_file_is_set_aside(ringmaster):
@@ -180,7 +180,8 @@ def test_a_damaged_state_file_is_set_aside(ringmaster):
     state = ringmaster.directory / "state"
     (state / "desired.json").write_text("{ not json")
     ringmaster.start()
-    assert ringmaster.rep()["N"] == 3 and "is damaged" in ringmaster.log
+    assert ringmaster.rep()["N"] == 3
+    until(lambda: "is damaged" in ringmaster.log, what="a line in the log")
     assert (state / "desired.json.damaged").read_text() == "{ not json"
 
 

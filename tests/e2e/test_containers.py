@@ -334,7 +334,7 @@ def test_output_and_logs(begin):
     ringmaster.start(wait=False)
     settle(ringmaster)
     until(lambda: "cannot register with http://127.0.0.1:1" in ringmaster.cli("logs", "Server1").stdout)
-    assert "[Server1]" in ringmaster.log
+    until(lambda: "[Server1]" in ringmaster.log, what="a line in the log")
 
 
 # --- what may be in the way: one clear line each, and the rest goes on ---
@@ -445,7 +445,8 @@ def test_docker_itself_is_stopped_and_started_again(engine, ground, start):
     assert ringmaster.get("/home", listener=1).status == 200
     engine.start()
     until(lambda: all(r["state"] == "ready" and r["epoch"] > before[r["slot"]] for r in ringmaster.replicas()), 60)
-    assert ringmaster.get("/home").status == 200 and "connected to Docker again" in ringmaster.log
+    assert ringmaster.get("/home").status == 200
+    until(lambda: "connected to Docker again" in ringmaster.log, what="a line in the log")
     left = engine.run("ps", "-aq", "--no-trunc").stdout.split()
     assert len(left) == 4 and foreign in left
     engine.run("rm", "-f", foreign)

@@ -607,7 +607,7 @@ def test_20_with_a_cgroup_what_a_replica_has_started_ends_with_it_though_it_hide
     before = f"setsid env -i /bin/sh -c 'sleep 1000 & echo $! >> {folder}/sleeps' &"
     ringmaster = start(fleet(folder, replicas=1, before=before))
     sleeps = lambda: [int(pid) for pid in (folder / "sleeps").read_text().split()]
-    groups = lambda: [path for path in own_cgroup().iterdir() if path.is_dir() and str(ringmaster.directory).replace("/", ":") in path.name]
+    groups = lambda: [path for path in own_cgroup().iterdir() if path.is_dir() and f"{ringmaster.directory}/state/web.".replace("/", ":") in path.name]
     until(lambda: (folder / "sleeps").exists() and sleeps(), what="the hidden process")
     hidden = sleeps()[0]
     assert alive(hidden) and len(groups()) == 1

@@ -617,7 +617,7 @@ def test_a_damaged_file_is_set_aside_and_said_so(start):
     file.write_bytes(b"this is no database" * 1000)
     ringmaster.start()
     until(lambda: ready(tasks), what="the store")
-    assert "tasks.db.damaged-" in ringmaster.log
+    until(lambda: "tasks.db.damaged-" in ringmaster.log, what="a line in the log")
     assert list((ringmaster.directory / "state/tasks").glob("tasks.db.damaged-*"))
     assert tasks.expression("1+1", {"Prefer": "wait=5"}).json["result"]["result"] == 2
 
