@@ -33,7 +33,14 @@ void Wait::abandon() {
   static_cast<base::Link<ReadyTag>*>(this)->unlink();
 }
 
-Loop::Loop(System& system) : system_(system), now_(system.now()), random_(system.random_seed()), wheel_(now_), events_(kEventsPerTurn), root_(*this) {}
+Loop::Loop(System& system)
+    : system_(system),
+      now_(system.now()),
+      random_(system.random_seed()),
+      any_order_(system.any_order()),
+      wheel_(now_),
+      events_(kEventsPerTurn),
+      root_(*this) {}
 
 Loop::~Loop() { CHECK(root_.empty()); }
 
@@ -86,6 +93,11 @@ void Loop::run_ready() {
   // Only what is ready now: what these wake runs in the next turn, after the descriptors have had their say.
   base::IntrusiveList<Wait, ReadyTag> batch;
   batch.splice_back(ready_);
+  if (any_order_) {
+    base::IntrusiveList<Wait, ReadyTag> mixed;
+    while (Wait* wait = batch.pop_front()) random_.below(2) == 0 ? mixed.push_back(*wait) : mixed.push_front(*wait);
+    batch.splice_back(mixed);
+  }
   while (Wait* wait = batch.pop_front()) {
     budget_ = kOperationsPerResume;
     wait->done();

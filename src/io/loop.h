@@ -91,6 +91,7 @@ class Loop {
   System& system_;
   Time now_;
   base::Random random_;
+  bool any_order_;
   TimerWheel wheel_;
   base::IntrusiveList<Wait, ReadyTag> ready_;
   unsigned budget_ = 0;

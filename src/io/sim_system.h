@@ -1,6 +1,8 @@
 // One simulated loop's view of the world: System on SimWorld. See system.h for what each call promises.
 #pragma once
 
+#include <set>
+
 #include "io/sim_world.h"
 
 namespace ringmaster::io {
@@ -19,6 +21,13 @@ class SimStream final : public SimObject {
   void last_closed() override;
 
   void reset();  // broken, as seen from here
+  // A connection that is being made: it becomes writable once it is decided, and error() tells.
+  void begin_connect() { connecting_ = true; }
+  void refuse();
+  void connected();
+  bool connecting() const { return connecting_; }
+  bool closed() const { return broken_; }
+  int error() const { return error_; }
   const std::string& server() const { return server_; }
 
  private:
@@ -37,6 +46,8 @@ class SimStream final : public SimObject {
   bool shut_ = false;   // our side is ended
   bool broken_ = false;
   bool reset_on_close_ = false;
+  bool connecting_ = false;
+  int error_ = 0;
 };
 
 class SimListener final : public SimObject {
@@ -63,7 +74,12 @@ class SimMessages final : public SimObject {
   std::weak_ptr<SimMessages> peer;
   std::deque<Message> inbox;
   std::size_t on_the_way = 0;
+  Time last_arrival{};
+  Time no_room_until{};  // for what this end sends, by chance
+  static constexpr std::size_t kQueueMax = 64;
+  bool is_full() const { return inbox.size() + on_the_way >= kQueueMax; }
   bool peer_closed = false;
+  bool closed_here = false;
 };
 
 class SimPidfd final : public SimObject {
@@ -79,6 +95,13 @@ class SimPidfd final : public SimObject {
   bool ended_ = false;
 };
 
+// A log that is appended to.
+class SimLog final : public SimObject {
+ public:
+  SimLog(SimWorld& the_world, std::string where) : SimObject(the_world), path(std::move(where)) {}
+  std::string path;
+};
+
 class SimMemory final : public SimObject {
  public:
   SimMemory(SimWorld& the_world, std::size_t size) : SimObject(the_world), words(new std::uint64_t[size / 8 + 64]()), bytes(size) {}
@@ -92,7 +115,7 @@ class SimSystem final : public System {
 
   Time now() override { return world_.now(); }
   base::WallTime wall_now() override {
-    return base::WallTime(std::chrono::seconds(1'000'000'000) + std::chrono::duration_cast<base::WallTime::duration>(world_.now().time_since_epoch()));
+    return base::WallTime(std::chrono::seconds(1'000'000'000) + std::chrono::duration_cast<base::WallTime::duration>(world_.now().time_since_epoch() + world_.wall_offset));
   }
   std::uint64_t random_seed() override { return world_.random().next(); }
 
@@ -109,13 +132,17 @@ class SimSystem final : public System {
   bool has_unread(int) override { return false; }
   void shutdown_write(int fd) override;
   void reset_on_close(int fd) override;
-  void close(int fd) override { process_.close(fd); }
+  void close(int fd) override {
+    process_.close(fd);
+    forget(fd);  // a ghost's descriptors have been closed before
+  }
 
   void watch(int fd, void* tag, Trigger trigger, bool writing) override;
   void rewatch(int fd, void* tag, bool writing) override;
   void unwatch(int fd) override;
   std::size_t poll(std::span<Event> events, Duration wait_max) override;
-  void wake() override {}
+  void wake() override;
+  bool any_order() override { return world_.faults().any_order; }
 
   Result<std::pair<Handle, Handle>> message_pair() override;
   Handle adopt(int fd) override { return {*this, fd}; }
@@ -135,7 +162,7 @@ class SimSystem final : public System {
   void reap_orphans() override {}
   void kill_marked(const std::string&) override {}
   void kill_session(pid_t pid) override;
-  std::string boot_id() override { return "simulated"; }
+  std::string boot_id() override { return "simulated-" + std::to_string(world_.boots()); }
   std::uint64_t raise_descriptor_limit() override { return 1U << 20; }
   void clear_directory(const std::string& path) override;
   Result<Handle> signals(std::span<const int>) override { return open(std::make_shared<SimObject>(world_)); }
@@ -153,7 +180,7 @@ class SimSystem final : public System {
   bool append(int fd, std::string_view bytes) override;
   Result<Handle> lock_file(const std::string& path) override;
 
-  void run_in_background(std::function<void()> work) override { work(); }
+  void run_in_background(std::function<void()> work) override;
   void resolve(std::string host, std::uint16_t port, std::function<void(Result<std::vector<Endpoint>>)> done) override;
   std::unique_ptr<LoopThread> start_loop() override;
 
@@ -162,10 +189,14 @@ class SimSystem final : public System {
   void forget(int fd);
   void become_ghost();
   SimProcess& process() { return process_; }
+  Time stalled_until() const { return stalled_until_; }  // its loop's thread is not run until then
 
  private:
   Handle open(SimObjectPtr object) { return {*this, process_.open(std::move(object))}; }
   bool ghost() const { return process_.ghost; }
+  // A system call that has an effect, or would have had: this is where processes are killed in the midst of their work.
+  void call();
+  bool out_of_descriptors() const { return world_.now() < process_.no_descriptors_until; }
 
   struct Watched {
     void* tag;
@@ -177,7 +208,9 @@ class SimSystem final : public System {
   SimProcess& process_;
   SimWorld& world_;
   std::map<int, Watched> watched_;
-  std::map<pid_t, ExitStatus> reaped_;
+  std::vector<int> levels_;  // those whose state is asked for
+  std::set<int> hot_;        // those that something has been told of
+  Time stalled_until_{};
 };
 
 }  // namespace ringmaster::io

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <cstdio>
 
 #include "base/check.h"
 #include "io/sim_system.h"
@@ -99,6 +100,7 @@ void SimWorld::at(Time when, std::function<void()> event) { events_.emplace(std:
 Result<SimProcess*> SimWorld::spawn(SimProcess* parent, const SpawnRequest& request) {
   const auto program = programs_.find(request.argv.at(0));
   if (program == programs_.end()) return base::fail(Code::not_found, "command '" + request.argv[0] + "' does not exist");
+  if (parent != nullptr && now_ < no_processes_until) return std::unexpected(base::from_errno(EAGAIN, "fork"));
   processes_.push_back(std::make_unique<SimProcess>(*this, next_pid_++, parent, request));
   SimProcess& process = *processes_.back();
   for (const int fd : request.inherited) process.open(parent->find(fd));
@@ -121,13 +123,36 @@ SimProcess* SimWorld::find(pid_t pid) {
 void SimWorld::signal(SimProcess& process, int number) {
   // Simulated programs have no handlers: SIGTERM ends them as SIGKILL does.
   if (number == SIGKILL || number == SIGTERM) kill(process, {0, number});
+  if (number == SIGSTOP || number == SIGCONT) process.stopped = number == SIGSTOP && !process.ghost;
+}
+
+bool SimWorld::is_alive(pid_t pid) const {
+  return std::ranges::any_of(processes_, [&](const auto& process) { return process && process->pid == pid && !process->ghost; });
+}
+
+void SimWorld::lose_power(SimProcess& root) {
+  trace(8, static_cast<std::uint64_t>(root.pid));
+  ++boots_;
+  kill(root, {0, SIGKILL});
+  // A file that was replaced and not synced: the old one, the new one, or a part of the new one.
+  for (auto& [path, content] : files) {
+    const auto durable = durable_files.find(path);
+    if (durable != durable_files.end() && durable->second == content) continue;
+    const std::uint32_t fate = random_.below(3);
+    if (fate == 0) content = durable == durable_files.end() ? "" : durable->second;
+    if (fate == 1) content.resize(random_.below(static_cast<std::uint32_t>(content.size()) + 1));
+  }
+  for (const auto& [path, content] : durable_files) files.try_emplace(path, content);
+  durable_files = files;
 }
 
 void SimWorld::kill(SimProcess& process, ExitStatus status) {
   if (process.ghost) return;
   trace(2, static_cast<std::uint64_t>(process.pid));
   process.ghost = true;
+  process.stopped = false;
   process.status = status;
+  if (on_end) on_end(process);
   process.close_all();
   for (const auto& system : process.systems) system->become_ghost();
   for (const auto& child : processes_) {
@@ -136,18 +161,34 @@ void SimWorld::kill(SimProcess& process, ExitStatus status) {
       kill(*child, {0, SIGKILL});
     }
   }
-  if (process.program) process.program->kill();
+  // Not now: it may be in the midst of a system call.
+  at(now_, [this, pid = process.pid] {
+    SimProcess* ended = find(pid);
+    if (ended != nullptr && ended->program) ended->program->kill();
+  });
   static_cast<SimPidfd&>(*process.pidfd).end();
+}
+
+bool SimWorld::may_turn(const SimProcess& process, std::size_t loop) const {
+  return !process.stopped && static_cast<SimSystem&>(process.loops[loop]->system()).stalled_until() <= now_;
 }
 
 bool SimWorld::turn_all() {
   bool any = false;
-  // By index: turning a loop may start processes.
+  // By index: turning a loop may start processes, and loops.
   for (std::size_t i = 0; i < processes_.size(); ++i) {
     SimProcess& process = *processes_[i];
     if (!process.program) continue;
-    for (std::size_t k = 0; k < process.loops.size(); ++k) any |= process.loops[k]->turn(Duration::zero());
-    if (!process.ghost && process.program->ended()) kill(process, {});
+    for (std::size_t k = 0; k < process.loops.size(); ++k) {
+      if (!may_turn(process, k)) continue;
+      running_ = &process;
+      const bool ran = process.loops[k]->turn(Duration::zero());
+      running_ = nullptr;
+      any |= ran;
+      if (ran) last_to_run_ = &process;
+      if (ran && on_step) on_step();
+    }
+    if (!process.ghost && !process.stopped && process.program->ended()) kill(process, {});
   }
   return any;
 }
@@ -164,14 +205,32 @@ void SimWorld::reap_ghosts() {
   });
 }
 
+// Somebody who has always something to do at the same moment would keep a processor busy for nothing.
+void SimWorld::check_progress() {
+  static constexpr unsigned kRoundsMax = 100'000;
+  rounds_ = spinning_since_ == now_ ? rounds_ + 1 : 0;
+  spinning_since_ = now_;
+  if (rounds_ < kRoundsMax) return;
+  std::fprintf(stderr, "%s: '%s', pid %d%s, goes round in circles\n", label.c_str(), last_to_run_->request.argv[0].c_str(), last_to_run_->pid,
+               last_to_run_->ghost ? ", which has been killed" : "");
+  CHECK(rounds_ < kRoundsMax);
+}
+
 bool SimWorld::run(const std::function<bool()>& done, Time limit) {
   while (!done()) {
     reap_ghosts();
-    if (turn_all()) continue;
+    if (turn_all()) {
+      check_progress();
+      continue;
+    }
     Time next = events_.empty() ? base::kNever : events_.begin()->first;
     for (const auto& process : processes_) {
       if (!process->program) continue;
-      for (Loop* loop : process->loops) next = std::min(next, loop->next_timer());
+      if (process->stopped) continue;
+      for (Loop* loop : process->loops) {
+        const Time stalled = static_cast<SimSystem&>(loop->system()).stalled_until();
+        next = std::min(next, stalled > now_ ? stalled : loop->next_timer());
+      }
     }
     if (next > limit) {
       now_ = std::max(now_, limit);

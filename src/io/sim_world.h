@@ -72,6 +72,19 @@ struct SimFaults {
   double reset = 0;                                       // of connections that break at some moment
   double half_close = 0;                                  // of connections whose one side ends early
   Duration fault_within = std::chrono::milliseconds(50);  // of its beginning
+  // Connections beyond a Unix socket that are refused, or made late, or never answered at all.
+  double connect_refused = 0;
+  double connect_slow = 0;
+  double connect_silent = 0;
+  Duration connect_slow_max = std::chrono::milliseconds(500);
+  // Messages between two processes: how long they are on their way, and how many find no room for the moment.
+  Duration link_delay_max{};
+  double link_full = 0;
+  // Calls from one loop to another one that the other sees late: its thread was not run, or it waited for a disk.
+  double stall = 0;
+  Duration stall_max = std::chrono::milliseconds(5);
+  Duration background_max{};  // how long blocking work beside a loop takes at most; zero: it is done at once
+  bool any_order = false;     // what is ready at the same moment runs in any order
 };
 
 // The code of a simulated process. It is made when the process starts and owns everything the process has in memory.
@@ -100,7 +113,9 @@ class SimProcess {
   SimProcess* parent;
   SpawnRequest request;
   bool ghost = false;
-  bool gone = false;  // its last fiber has ended
+  bool stopped = false;           // by SIGSTOP
+  unsigned dies_at_call = 0;      // its so-many-th system call from now does not happen any more: it is killed there; 0: never
+  Time no_descriptors_until{};    // its table is full
   ExitStatus status;
   SimObjectPtr pidfd;
   std::unique_ptr<SimProgram> program;
@@ -128,6 +143,15 @@ class SimWorld {
   void signal(SimProcess& process, int number);
   void kill(SimProcess& process, ExitStatus status);
   SimProcess* find(pid_t pid);
+  bool is_alive(pid_t pid) const;
+  template <class F>
+  void for_each(F f) {
+    for (std::size_t i = 0; i < processes_.size(); ++i) f(*processes_[i]);
+  }
+  SimProcess* running() { return running_; }  // whose loop is in its turn
+  // A machine without power: `root` and all its children are gone, and so is what was written to files and not made durable,
+  // or part of it.
+  void lose_power(SimProcess& root);
 
   // Until `done`, or until simulated time has reached `limit`. True if done.
   bool run(const std::function<bool()>& done, Time limit);
@@ -140,17 +164,30 @@ class SimWorld {
   void at(Time when, std::function<void()> event);
   void trace(std::uint64_t what, std::uint64_t detail);
   std::uint64_t trace_hash() const { return hash_; }
+  unsigned boots() const { return boots_; }
 
   std::map<std::string, std::string> files;
+  std::map<std::string, std::string> durable_files;  // what is left of them without power
+  std::map<std::string, std::string> logs;           // what was appended
+  Time disk_full_until{};
+  Time no_processes_until{};  // the system starts none
+  Duration wall_offset{};     // the wall clock is wrong by this
   std::map<std::string, std::weak_ptr<SimObject>> locks;
   std::map<std::string, std::vector<std::weak_ptr<SimListener>>> listeners;
   std::uint16_t next_port = 30000;
   // Told of every connection that the network broke: both its addresses.
   std::function<void(const std::string& to)> on_fault;
+  std::function<void(SimProcess&)> on_end;  // of every process, however it ended
+  std::function<void()> on_step;            // between any two turns of loops: the moment for whatever is to go wrong
+  unsigned messages_refused = 0;            // for want of room
+  unsigned connects_spoilt = 0;
+  std::string label;  // for who finds that the world stands still
 
  private:
   bool turn_all();
+  bool may_turn(const SimProcess& process, std::size_t loop) const;
   void reap_ghosts();
+  void check_progress();
 
   base::Random random_;
   SimFaults faults_;
@@ -158,6 +195,11 @@ class SimWorld {
   std::multimap<Time, std::function<void()>> events_;
   std::map<std::string, Program> programs_;
   std::vector<std::unique_ptr<SimProcess>> processes_;
+  SimProcess* running_ = nullptr;
+  Time spinning_since_{};  // the same moment, for so many rounds
+  unsigned rounds_ = 0;
+  SimProcess* last_to_run_ = nullptr;
+  unsigned boots_ = 1;
   pid_t next_pid_ = 100;
   std::uint64_t hash_ = 0;
 };

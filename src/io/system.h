@@ -175,6 +175,8 @@ class System {
   virtual void unwatch(int fd) = 0;
   virtual std::size_t poll(std::span<Event> events, Duration wait_max) = 0;
   virtual void wake() = 0;  // any thread: ends a poll() that waits
+  // A simulation may ask that fibers which are ready at the same moment run in any order: nothing may rely on one.
+  virtual bool any_order() { return false; }
 
   // Messages with descriptors, between two processes (SOCK_SEQPACKET).
   virtual Result<std::pair<Handle, Handle>> message_pair() = 0;
