@@ -48,19 +48,26 @@ class MasterProgram final : public io::SimProgram {
   bool ended_ = false;
 };
 
-// A server as a pool's command starts it: "server SOCKET SLOT". Answers any path with its slot and the request's id.
+// A server as a pool's command starts it: "server SOCKET SLOT [work]". Answers any path with its slot and the request's id, and
+// takes tasks at /task.
 class ServerProgram final : public io::SimProgram, public wire::Handler {
  public:
-  ServerProgram(io::SimProcess& process, Ledger& ledger);
+  ServerProgram(io::SimProcess& process, Ledger& ledger, TaskSide& tasks);
   void kill() override;
   bool ended() const override { return ended_; }
   Async<void> handle(wire::Exchange& exchange) override;
+  void slow_down() { slow_ = true; }
 
  private:
   Async<void> end();
+  void trouble();
   io::Loop& loop_;
   Ledger& ledger_;
+  TaskSide& tasks_;
+  bool for_tasks_;
   unsigned slot_;
+  bool slow_ = false;
+  std::vector<Execution*> present_;
   wire::Server server_;
   bool ended_ = false;
 };

@@ -13,6 +13,7 @@
 #include "config/load.h"
 #include "io/sim_system.h"
 #include "wire/client.h"
+#include "tasks.h"
 #include "wire/server.h"
 
 namespace ringmaster::sim {
@@ -42,23 +43,34 @@ struct Seen {
   std::string fault;               // what must not be
 };
 
+// How often things go wrong, each second on average.
 struct Options {
   io::SimFaults faults;
   Duration length = 3s;
   unsigned clients = 4;
-  double replica_kills_per_s = 2;
-  double engine_kills_per_s = 0.3;
-  double master_kills_per_s = 0.15;
+  bool tasks = true;
+  bool access_log = false;
+  double replica_kills = 2;
+  double engine_kills = 0.3;
+  double master_kills = 0.15;
+  double power_losses = 0;  // of the whole machine
+  double replica_stops = 0;
+  double engine_stops = 0;
+  double slow_replicas = 0;
+  double clock_steps = 0;
+  double failed_spawns = 0;     // for a while
+  double full_tables = 0;       // of descriptors, of the engine or the master, for a while
+  double full_disks = 0;        // for the master's files, for a while
+  double database_faults = 0;   // of tasks, for a while
+  // Nothing else than the death of servers goes wrong: then every GET gets its answer.
+  bool only_replicas_die() const;
+  bool network_breaks() const;
 };
 
 struct Result {
   std::vector<std::string> broken;  // invariants, in words
   std::uint64_t trace_hash = 0;
-  unsigned requests = 0;
-  unsigned answered = 0;  // with 200
-  unsigned deaths = 0;
-  unsigned changes = 0;  // /add and /rm that succeeded
-  unsigned keyed = 0;    // answers whose slot was compared with their key's
+  Counts counts;
 };
 
 // Runs the scenario from beginning to orderly end.
