@@ -49,6 +49,9 @@ Async<void> Dispatcher::save(LivePtr live) {
     if (!std::exchange(told, true)) base::log::error("task {} cannot be written: {}", task::to_text(live->task.id), base::describe(written.error()));
     const Code slept = co_await loop_.sleep(kStoreRetry);
     if (slept == Code::cancelled) break;  // the next owner knows less, and does it again
+    // Not again, if a later save has written all of it: what it wrote may have been changed since by others, who had found the
+    // task in the store (its callback was told, or it is tried again).
+    if (live->version != version) break;
   }
   --live->uncommitted;
   if (written && live->version == version) saved(live);
