@@ -30,11 +30,13 @@ Async<Result<std::vector<LivePtr>>> Dispatcher::lease(std::string name, std::str
     attempts.push_back(live->task.progress.attempt);
     scope_.spawn(save(live));
   }
-  // Only those that are on disk, and the worker's still.
+  std::vector<bool> written;
+  for (const LivePtr& live : leased) written.push_back(co_await await_commit(live));
+  // Only those that are on disk, and the worker's still: while one was waited for, the lease of another may have run out, and
+  // somebody else may have it.
   std::vector<LivePtr> given;
   for (std::size_t i = 0; i < leased.size(); ++i) {
-    const bool written = co_await await_commit(leased[i]);
-    if (written && leased[i]->leased && leased[i]->task.progress.attempt == attempts[i]) given.push_back(leased[i]);
+    if (written[i] && leased[i]->leased && leased[i]->task.progress.attempt == attempts[i]) given.push_back(leased[i]);
   }
   co_return given;
 }
