@@ -148,7 +148,7 @@ class Dispatcher {
     std::vector<std::uint64_t> callbacks_due;
   };
   Result<void> open_store(Found& found);
-  void take_up(Found found);
+  void take_up(Found& found);
   void take_up_task(Task task, Millis time);
   void interrupt(const LivePtr& live, Queue& queue, Millis time);
   void find_orphans(const std::vector<Task>& tasks, Millis time);

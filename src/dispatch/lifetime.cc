@@ -90,8 +90,9 @@ Async<void> Dispatcher::open() {
     if (slept == Code::cancelled) co_return;
   }
   journal_ = std::make_unique<Journal>(loop_, *store_);
-  not_ready_.clear();
-  take_up(std::move(found));
+  take_up(found);
+  not_ready_.clear();  // only now is anything begun: the most urgent of all, not the first that was read
+  for (const std::uint64_t id : found.callbacks_due) scope_.spawn(tell(id));
   end_opening();
   scope_.spawn(follow_clock());
   scope_.spawn(keep_house());
@@ -118,7 +119,7 @@ Result<void> Dispatcher::open_store(Found& found) {
 }
 
 // What the last owner left.
-void Dispatcher::take_up(Found found) {
+void Dispatcher::take_up(Found& found) {
   for (const QueueState& state : found.queues) {
     if (const auto queue = queues_.find(state.queue); queue != queues_.end()) queue->second->state = queue->second->wanted = state;
   }
@@ -126,7 +127,6 @@ void Dispatcher::take_up(Found found) {
   find_orphans(found.tasks, time);
   keep_places();  // before any task is begun
   for (Task& task : found.tasks) take_up_task(std::move(task), time);
-  for (const std::uint64_t id : found.callbacks_due) scope_.spawn(tell(id));
   if (!live_.empty()) base::log::info("tasks: {} were left to do", live_.size());
 }
 
