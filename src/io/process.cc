@@ -4,10 +4,12 @@ namespace ringmaster::io {
 
 Async<Result<ExitStatus>> Process::wait(Time deadline) {
   while (!status_) {
+    // Only while somebody waits: an end that nobody takes would be told of without end, and keep a processor busy.
+    ended_.resume();
     const Code outcome = co_await ended_.until_readable(deadline);
+    ended_.pause();
     if (outcome != Code::ok) co_return base::fail(outcome);
     status_ = ended_.system().reap(child_);
-    if (status_) ended_.pause();
   }
   co_return *status_;
 }

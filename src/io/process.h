@@ -9,7 +9,9 @@ namespace ringmaster::io {
 class Process {
  public:
   Process(Loop& loop, Child child)
-      : pid_(child.pid), output_(std::move(child.output)), child_(std::move(child)), ended_(loop, std::move(child_.pidfd), Trigger::level) {}
+      : pid_(child.pid), output_(std::move(child.output)), child_(std::move(child)), ended_(loop, std::move(child_.pidfd), Trigger::level) {
+    ended_.pause();
+  }
 
   pid_t pid() const { return pid_; }
 
