@@ -62,7 +62,7 @@ constexpr std::array kAll = {
     "answers judged by key", "attempts executed",  "callbacks",          "cancels",          "changes of the set",     "changes refused",
     "clock steps",           "connections broken", "connects spoilt",    "database faults",  "deaths of engines",      "deaths of masters",
     "deaths of servers",     "failed spawns",      "full descriptor tables", "full disks",   "heartbeats",             "kills of servers",
-    "kills of the engine",   "kills of the master", "leases",            "link messages refused", "power losses",      "requests",
+    "kills of the engine",   "kills of the master", "leases",            "link messages refused", "machines without power", "power losses",      "requests",
     "requests answered",     "retries",            "slow servers",       "spells of database faults", "stops of servers", "stops of the engine",
     "tasks accepted",        "tasks cancelled",    "tasks done",         "tasks failed",     "turns judged",
 };

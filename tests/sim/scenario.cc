@@ -92,6 +92,7 @@ classic = true
 command = ["server", "{socket}", "{slot}"]
 replicas = 3
 key = "header:X-Key"
+ready_timeout = "250ms"
 bounded_load = 0   # a key is judged by its own slot
 [pool.web.health]
 path = "/heartbeat"
@@ -146,6 +147,11 @@ class Scenario {
         outages_.push_back(world_.now());
       }
     };
+    // In the midst of a transaction.
+    disk_.on_write = [this] {
+      if (power_lost_at_write_ != 0 && --power_lost_at_write_ == 0) cut_power();
+    };
+    tasks_.database_may_fail = options.database_faults + options.full_tables + options.power_losses + options.engine_kills > 0;
     plan_chaos();
   }
 
@@ -301,10 +307,22 @@ class Scenario {
   bool lose_power() {
     io::SimProcess* process = master_process();
     if (process == nullptr || process->ghost) return false;
+    if (chaos_.below(2) == 0) {
+      power_lost_at_write_ = 1 + chaos_.below(12);
+    } else {
+      cut_power();
+    }
+    return true;
+  }
+
+  void cut_power() {
+    power_lost_at_write_ = 0;
+    io::SimProcess* process = master_process();
+    if (process == nullptr || process->ghost) return;
     all_troubled();
     world_.lose_power(*process);
     disk_.lose_power();
-    return true;
+    ++counts_["machines without power"];
   }
 
   bool stop(io::SimProcess* process, unsigned most_ms) {
@@ -355,6 +373,7 @@ class Scenario {
     world_.set_faults({});
     world_.disk_full_until = world_.no_processes_until = {};
     disk_.fail(0);
+    power_lost_at_write_ = 0;
     world_.for_each([](io::SimProcess& process) {
       process.dies_at_call = 0;
       process.no_descriptors_until = {};
@@ -587,6 +606,7 @@ class Scenario {
   Time booted_{};
   Time recovered_ = base::kNever;
   unsigned clients_ = 0;
+  unsigned power_lost_at_write_ = 0;
   bool clock_stepped_ = false;
   bool stop_clients_ = false;
 };

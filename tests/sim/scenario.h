@@ -46,7 +46,7 @@ struct Seen {
 // How often things go wrong, each second on average.
 struct Options {
   io::SimFaults faults;
-  Duration length = 3s;
+  Duration length = 2500ms;
   unsigned clients = 4;
   bool tasks = true;
   bool access_log = false;

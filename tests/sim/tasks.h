@@ -55,6 +55,7 @@ class TaskSide {
   TaskSide(io::SimWorld& world, std::vector<std::string>& broken, Counts& counts) : world_(world), broken_(broken), counts_(counts) {}
 
   static constexpr unsigned kPerReplica = 2;
+  bool database_may_fail = false;
   static const char* config();  // [tasks] and the queues
 
   // A server's part: an offer.
