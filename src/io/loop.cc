@@ -34,13 +34,7 @@ void Wait::abandon() {
 }
 
 Loop::Loop(System& system)
-    : system_(system),
-      now_(system.now()),
-      random_(system.random_seed()),
-      any_order_(system.any_order()),
-      wheel_(now_),
-      events_(kEventsPerTurn),
-      root_(*this) {}
+    : system_(system), now_(system.now()), random_(system.random_seed()), any_order_(system.any_order()), wheel_(now_), events_(kEventsPerTurn), root_(*this) {}
 
 Loop::~Loop() { CHECK(root_.empty()); }
 

@@ -115,7 +115,8 @@ class SimSystem final : public System {
 
   Time now() override { return world_.now(); }
   base::WallTime wall_now() override {
-    return base::WallTime(std::chrono::seconds(1'000'000'000) + std::chrono::duration_cast<base::WallTime::duration>(world_.now().time_since_epoch() + world_.wall_offset));
+    return base::WallTime(std::chrono::seconds(1'000'000'000) +
+                          std::chrono::duration_cast<base::WallTime::duration>(world_.now().time_since_epoch() + world_.wall_offset));
   }
   std::uint64_t random_seed() override { return world_.random().next(); }
 

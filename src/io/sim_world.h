@@ -113,9 +113,9 @@ class SimProcess {
   SimProcess* parent;
   SpawnRequest request;
   bool ghost = false;
-  bool stopped = false;           // by SIGSTOP
-  unsigned dies_at_call = 0;      // its so-many-th system call from now does not happen any more: it is killed there; 0: never
-  Time no_descriptors_until{};    // its table is full
+  bool stopped = false;         // by SIGSTOP
+  unsigned dies_at_call = 0;    // its so-many-th system call from now does not happen any more: it is killed there; 0: never
+  Time no_descriptors_until{};  // its table is full
   ExitStatus status;
   SimObjectPtr pidfd;
   std::unique_ptr<SimProgram> program;

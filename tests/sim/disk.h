@@ -78,20 +78,18 @@ class SimDisk {
     static const sqlite3_io_methods methods = {
         .iVersion = 2,
         .xClose = [](sqlite3_file* g) { return of(g).below->pMethods->xClose(of(g).below); },
-        .xRead = [](sqlite3_file* g, void* into, int count, sqlite3_int64 offset) {
-          return is_dead(of(g)) ? SQLITE_IOERR_READ : of(g).below->pMethods->xRead(of(g).below, into, count, offset);
-        },
-        .xWrite = [](sqlite3_file* g, const void* bytes, int count, sqlite3_int64 offset) {
-          return may_write(of(g)) ? of(g).below->pMethods->xWrite(of(g).below, bytes, count, offset) : SQLITE_IOERR_WRITE;
-        },
-        .xTruncate = [](sqlite3_file* g, sqlite3_int64 size) {
-          return may_write(of(g)) ? of(g).below->pMethods->xTruncate(of(g).below, size) : SQLITE_IOERR_TRUNCATE;
-        },
-        .xSync = [](sqlite3_file* g, int how) {
-          if (!may_write(of(g))) return SQLITE_IOERR_FSYNC;
-          ++of(g).disk->syncs_;
-          return of(g).below->pMethods->xSync(of(g).below, how);
-        },
+        .xRead = [](sqlite3_file* g, void* into, int count,
+                    sqlite3_int64 offset) { return is_dead(of(g)) ? SQLITE_IOERR_READ : of(g).below->pMethods->xRead(of(g).below, into, count, offset); },
+        .xWrite = [](sqlite3_file* g, const void* bytes, int count,
+                     sqlite3_int64 offset) { return may_write(of(g)) ? of(g).below->pMethods->xWrite(of(g).below, bytes, count, offset) : SQLITE_IOERR_WRITE; },
+        .xTruncate = [](sqlite3_file* g,
+                        sqlite3_int64 size) { return may_write(of(g)) ? of(g).below->pMethods->xTruncate(of(g).below, size) : SQLITE_IOERR_TRUNCATE; },
+        .xSync =
+            [](sqlite3_file* g, int how) {
+              if (!may_write(of(g))) return SQLITE_IOERR_FSYNC;
+              ++of(g).disk->syncs_;
+              return of(g).below->pMethods->xSync(of(g).below, how);
+            },
         .xFileSize = [](sqlite3_file* g, sqlite3_int64* size) { return of(g).below->pMethods->xFileSize(of(g).below, size); },
         .xLock = [](sqlite3_file* g, int) { return is_dead(of(g)) ? SQLITE_IOERR_LOCK : SQLITE_OK; },
         .xUnlock = [](sqlite3_file*, int) { return SQLITE_OK; },
@@ -99,12 +97,13 @@ class SimDisk {
         .xFileControl = [](sqlite3_file*, int, void*) { return SQLITE_NOTFOUND; },
         .xSectorSize = [](sqlite3_file*) { return 4096; },
         .xDeviceCharacteristics = [](sqlite3_file*) { return 0; },
-        .xShmMap = [](sqlite3_file* g, int region, int bytes, int, void volatile** memory) {
-          auto& shared = *of(g).shared;
-          while (shared.size() <= static_cast<std::size_t>(region)) shared.push_back(std::make_unique<char[]>(static_cast<std::size_t>(bytes)));
-          *memory = shared[static_cast<std::size_t>(region)].get();
-          return SQLITE_OK;
-        },
+        .xShmMap =
+            [](sqlite3_file* g, int region, int bytes, int, void volatile** memory) {
+              auto& shared = *of(g).shared;
+              while (shared.size() <= static_cast<std::size_t>(region)) shared.push_back(std::make_unique<char[]>(static_cast<std::size_t>(bytes)));
+              *memory = shared[static_cast<std::size_t>(region)].get();
+              return SQLITE_OK;
+            },
         .xShmLock = [](sqlite3_file* g, int, int, int) { return is_dead(of(g)) ? SQLITE_IOERR_SHMLOCK : SQLITE_OK; },
         .xShmBarrier = [](sqlite3_file*) {},
         .xShmUnmap = [](sqlite3_file*, int) { return SQLITE_OK; },

@@ -1,11 +1,11 @@
 #include "scenario.h"
 
+#include <xxhash.h>
 #include <algorithm>
 #include <cmath>
 #include <csignal>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
-#include <xxhash.h>
 
 #include "base/log.h"
 #include "disk.h"
@@ -26,8 +26,7 @@ bool Ledger::calm(unsigned slot, Time from, Time to) const {
 bool Options::network_breaks() const { return faults.reset + faults.half_close + faults.connect_refused + faults.connect_slow + faults.connect_silent > 0; }
 
 bool Options::only_replicas_die() const {
-  return !network_breaks() &&
-         engine_kills + master_kills + power_losses + replica_stops + engine_stops + slow_replicas + full_tables + failed_spawns == 0;
+  return !network_breaks() && engine_kills + master_kills + power_losses + replica_stops + engine_stops + slow_replicas + full_tables + failed_spawns == 0;
 }
 
 ServerProgram::ServerProgram(io::SimProcess& process, Ledger& ledger, TaskSide& tasks)

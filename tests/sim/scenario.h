@@ -12,8 +12,8 @@
 #include "cmd/master.h"
 #include "config/load.h"
 #include "io/sim_system.h"
-#include "wire/client.h"
 #include "tasks.h"
+#include "wire/client.h"
 #include "wire/server.h"
 
 namespace ringmaster::sim {
@@ -58,10 +58,10 @@ struct Options {
   double engine_stops = 0;
   double slow_replicas = 0;
   double clock_steps = 0;
-  double failed_spawns = 0;     // for a while
-  double full_tables = 0;       // of descriptors, of the engine or the master, for a while
-  double full_disks = 0;        // for the master's files, for a while
-  double database_faults = 0;   // of tasks, for a while
+  double failed_spawns = 0;    // for a while
+  double full_tables = 0;      // of descriptors, of the engine or the master, for a while
+  double full_disks = 0;       // for the master's files, for a while
+  double database_faults = 0;  // of tasks, for a while
   // Nothing else than the death of servers goes wrong: then every GET gets its answer.
   bool only_replicas_die() const;
   bool network_breaks() const;

@@ -245,7 +245,9 @@ Async<void> TaskSide::submit(io::Loop& loop, Submission& one) {
       if (loop.random().below(6) != 0) break;
     } else {
       // 409: an earlier try is still under way. Else what is broken at the moment.
-      const bool allowed = answer->status == 503 || answer->status == 507 || (answer->status == 500 && database_may_fail && answer->body.contains("tasks.db: ") && !answer->body.contains("UNIQUE")) || (answer->status == 409 && tries > 0);
+      const bool allowed = answer->status == 503 || answer->status == 507 ||
+                           (answer->status == 500 && database_may_fail && answer->body.contains("tasks.db: ") && !answer->body.contains("UNIQUE")) ||
+                           (answer->status == 409 && tries > 0);
       if (!allowed) fault("a task was refused with " + std::to_string(answer->status) + ": " + answer->body);
       ++counts_["tasks refused"];
       if (answer->status == 409 || answer->status == 500) one.unclear = true;
