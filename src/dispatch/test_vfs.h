@@ -51,6 +51,7 @@ class TestVfs {
 
   const char* name() const { return name_.c_str(); }
   io::TestDisk& disk() { return disk_; }
+  const io::TestDisk& disk() const { return disk_; }
   // A checkpoint after so many pages, whatever the store asks for.
   void checkpoint_every(int pages) { checkpoint_every_ = pages; }
 
@@ -60,6 +61,7 @@ class TestVfs {
     sqlite3_file base;
     TestVfs* vfs;
     File* file;
+    const char* path;     // SQLite keeps it while the file is open
     bool sync_directory;  // with the first sync of the file
     int lock;
     unsigned shared_slots, exclusive_slots;  // of the log's index
@@ -94,7 +96,7 @@ class TestVfs {
     Open& open = of(f);
     if (!open.vfs->disk_.sync(*open.file)) return SQLITE_IOERR_FSYNC;
     // SQLite's layer does not hear of a directory that could not be synced, either.
-    if (std::exchange(open.sync_directory, false)) (void)open.vfs->disk_.sync_directory("");
+    if (std::exchange(open.sync_directory, false)) (void)open.vfs->disk_.sync_directory(io::TestDisk::directory_of(open.path));
     return SQLITE_OK;
   }
   static int truncate(sqlite3_file* f, sqlite3_int64 size) {
@@ -109,7 +111,7 @@ class TestVfs {
     if (disk.dead()) return SQLITE_IOERR_DELETE;
     if (disk.find(path) == nullptr) return SQLITE_IOERR_DELETE_NOENT;
     if (!disk.remove(path)) return SQLITE_IOERR_DELETE;
-    return sync_directory == 0 || disk.sync_directory("") ? SQLITE_OK : SQLITE_IOERR_DIR_FSYNC;
+    return sync_directory == 0 || disk.sync_directory(io::TestDisk::directory_of(path)) ? SQLITE_OK : SQLITE_IOERR_DIR_FSYNC;
   }
   static int access(sqlite3_vfs* v, const char* path, int, int* result) {
     const File* file = self(v).disk_.find(path);
@@ -203,6 +205,7 @@ class TestVfs {
     open.base.pMethods = &methods;
     open.vfs = &vfs;
     open.file = file;
+    open.path = path;
     open.sync_directory = makes && (flags & (SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_SUPER_JOURNAL | SQLITE_OPEN_WAL)) != 0;
     vfs.opens_.push_back(&open);
     if (flags_out != nullptr) *flags_out = flags;

@@ -8,6 +8,7 @@
 
 #include <sqlite3.h>
 
+#include <algorithm>
 #include <deque>
 #include <functional>
 #include <map>
@@ -23,8 +24,9 @@ namespace ringmaster::sim {
 class SimDisk {
  public:
   // While it exists it is what SQLite uses unless told otherwise.
-  SimDisk(io::SimWorld& world, std::uint64_t seed) : world_(world), inner_(seed), below_(sqlite3_vfs_find(inner_.name())) {
+  SimDisk(io::SimWorld& world, std::uint64_t seed) : world_(world), seed_(seed) {
     name_ = "sim-disk-" + std::to_string(seed);
+    begin({});
     vfs_ = *below_;
     vfs_.pNext = nullptr;
     vfs_.szOsFile = static_cast<int>(sizeof(Open)) + below_->szOsFile;
@@ -44,9 +46,16 @@ class SimDisk {
   SimDisk& operator=(const SimDisk&) = delete;
   ~SimDisk() { sqlite3_vfs_unregister(&vfs_); }
 
-  void lose_power() { inner_.lose_power(); }
-  void fail(unsigned thousandths) { inner_.fail(thousandths); }
-  std::uint64_t failures() const { return inner_.failures(); }
+  void lose_power() { begin(disk().after_power_loss()); }
+  void fail(unsigned thousandths) {
+    fail_thousandths_ = thousandths;
+    disk().fail(thousandths);
+  }
+  std::uint64_t failures() const {
+    std::uint64_t failures = 0;
+    for (const auto& life : lives_) failures += life->disk().failures();
+    return failures;
+  }
   std::uint64_t syncs() const { return syncs_; }
   // Before each write and sync.
   std::function<void()> on_write;
@@ -58,12 +67,25 @@ class SimDisk {
     pid_t owner;
     std::vector<std::unique_ptr<char[]>>* shared;
     sqlite3_file* below;
+    bool mapped;    // the log's index
+    bool released;  // its owner is dead, and so holds no locks
   };
   static SimDisk& self(sqlite3_vfs* vfs) { return *static_cast<SimDisk*>(vfs->pAppData); }
   static Open& of(sqlite3_file* file) { return *reinterpret_cast<Open*>(file); }
+  io::TestDisk& disk() const { return lives_.back()->disk(); }
+  // The disk as it is when the power comes back. What dead processes still have open is on the one before.
+  void begin(const io::TestDisk::Contents& contents) {
+    lives_.push_back(std::make_unique<dispatch::TestVfs>(seed_ + lives_.size(), contents));
+    disk().fail(fail_thousandths_);
+    below_ = sqlite3_vfs_find(lives_.back()->name());
+  }
   pid_t present() const { return world_.running() == nullptr ? 0 : world_.running()->pid; }
   bool is_dead(pid_t pid) const { return pid != 0 && !world_.is_alive(pid); }
   static bool is_dead(const Open& open) { return open.disk->is_dead(open.owner); }
+
+  static void release(Open& open) {
+    if (!std::exchange(open.released, true)) open.below->pMethods->xClose(open.below);
+  }
 
   // The moment before something changes.
   static bool may_write(const Open& open) {
@@ -77,7 +99,12 @@ class SimDisk {
   static int open(sqlite3_vfs* v, const char* path, sqlite3_file* f, int flags, int* flags_out) {
     static const sqlite3_io_methods methods = {
         .iVersion = 2,
-        .xClose = [](sqlite3_file* g) { return of(g).below->pMethods->xClose(of(g).below); },
+        .xClose =
+            [](sqlite3_file* g) {
+              std::erase(of(g).disk->opens_, &of(g));
+              release(of(g));
+              return SQLITE_OK;
+            },
         .xRead = [](sqlite3_file* g, void* into, int count,
                     sqlite3_int64 offset) { return is_dead(of(g)) ? SQLITE_IOERR_READ : of(g).below->pMethods->xRead(of(g).below, into, count, offset); },
         .xWrite = [](sqlite3_file* g, const void* bytes, int count,
@@ -91,39 +118,60 @@ class SimDisk {
               return of(g).below->pMethods->xSync(of(g).below, how);
             },
         .xFileSize = [](sqlite3_file* g, sqlite3_int64* size) { return of(g).below->pMethods->xFileSize(of(g).below, size); },
-        .xLock = [](sqlite3_file* g, int) { return is_dead(of(g)) ? SQLITE_IOERR_LOCK : SQLITE_OK; },
-        .xUnlock = [](sqlite3_file*, int) { return SQLITE_OK; },
-        .xCheckReservedLock = [](sqlite3_file*, int* held) { return *held = 0, SQLITE_OK; },
-        .xFileControl = [](sqlite3_file*, int, void*) { return SQLITE_NOTFOUND; },
-        .xSectorSize = [](sqlite3_file*) { return 4096; },
-        .xDeviceCharacteristics = [](sqlite3_file*) { return 0; },
+        .xLock = [](sqlite3_file* g,
+                    int level) { return is_dead(of(g)) || of(g).released ? SQLITE_IOERR_LOCK : of(g).below->pMethods->xLock(of(g).below, level); },
+        .xUnlock = [](sqlite3_file* g, int level) { return of(g).released ? SQLITE_OK : of(g).below->pMethods->xUnlock(of(g).below, level); },
+        .xCheckReservedLock = [](sqlite3_file* g,
+                                 int* held) { return of(g).released ? SQLITE_IOERR_LOCK : of(g).below->pMethods->xCheckReservedLock(of(g).below, held); },
+        .xFileControl = [](sqlite3_file* g, int what, void* with) { return of(g).below->pMethods->xFileControl(of(g).below, what, with); },
+        .xSectorSize = [](sqlite3_file* g) { return of(g).below->pMethods->xSectorSize(of(g).below); },
+        .xDeviceCharacteristics = [](sqlite3_file* g) { return of(g).below->pMethods->xDeviceCharacteristics(of(g).below); },
         .xShmMap =
             [](sqlite3_file* g, int region, int bytes, int, void volatile** memory) {
               auto& shared = *of(g).shared;
+              of(g).mapped = true;
               while (shared.size() <= static_cast<std::size_t>(region)) shared.push_back(std::make_unique<char[]>(static_cast<std::size_t>(bytes)));
               *memory = shared[static_cast<std::size_t>(region)].get();
               return SQLITE_OK;
             },
-        .xShmLock = [](sqlite3_file* g, int, int, int) { return is_dead(of(g)) ? SQLITE_IOERR_SHMLOCK : SQLITE_OK; },
+        .xShmLock =
+            [](sqlite3_file* g, int first, int count, int how) {
+              const bool gone = is_dead(of(g)) || of(g).released;
+              return gone ? SQLITE_IOERR_SHMLOCK : of(g).below->pMethods->xShmLock(of(g).below, first, count, how);
+            },
         .xShmBarrier = [](sqlite3_file*) {},
-        .xShmUnmap = [](sqlite3_file*, int) { return SQLITE_OK; },
+        .xShmUnmap =
+            [](sqlite3_file* g, int) {
+              // The last of its process: the next one begins it anew.
+              of(g).mapped = false;
+              const auto& all = of(g).disk->opens_;
+              if (std::ranges::none_of(all, [&](const Open* one) { return one->mapped && one->shared == of(g).shared; })) of(g).shared->clear();
+              return SQLITE_OK;
+            },
     };
     SimDisk& disk = self(v);
     const pid_t owner = disk.present();
     if (disk.is_dead(owner)) return SQLITE_CANTOPEN;
+    for (Open* one : disk.opens_) {
+      if (is_dead(*one)) release(*one);
+    }
     auto* below = reinterpret_cast<sqlite3_file*>(reinterpret_cast<char*>(f) + sizeof(Open));
     const int code = disk.below_->xOpen(disk.below_, path, below, flags, flags_out);
     if (code != SQLITE_OK) return code;
-    *reinterpret_cast<Open*>(f) = Open{{&methods}, &disk, owner, &disk.shared_[{path == nullptr ? "" : path, owner}], below};
+    *reinterpret_cast<Open*>(f) = Open{{&methods}, &disk, owner, &disk.shared_[{path == nullptr ? "" : path, owner}], below, false, false};
+    disk.opens_.push_back(&of(f));
     return SQLITE_OK;
   }
 
   io::SimWorld& world_;
-  dispatch::TestVfs inner_;
-  sqlite3_vfs* below_;
+  std::uint64_t seed_;
+  unsigned fail_thousandths_ = 0;
+  std::vector<std::unique_ptr<dispatch::TestVfs>> lives_;
+  sqlite3_vfs* below_ = nullptr;
   sqlite3_vfs vfs_{};
   std::string name_;
   std::uint64_t syncs_ = 0;
+  std::vector<Open*> opens_;
   std::map<std::pair<std::string, pid_t>, std::vector<std::unique_ptr<char[]>>> shared_;
 };
 
