@@ -9,7 +9,8 @@ namespace {
 // Reads over the parts of a JSON text. At its end everything is empty.
 class Scanner {
  public:
-  explicit Scanner(std::string_view text) : text_(text) {}
+  // A byte order mark before the text is passed over, as the parser does it (RFC 8259 section 8.1).
+  explicit Scanner(std::string_view text) : text_(text), at_(text.starts_with("\xEF\xBB\xBF") ? 3 : 0) {}
 
   // The next character that is no white space, or 0.
   char peek() {
@@ -53,7 +54,7 @@ class Scanner {
   }
 
   std::string_view text_;
-  std::size_t at_ = 0;
+  std::size_t at_;
 };
 
 }  // namespace

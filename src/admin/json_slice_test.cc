@@ -20,5 +20,11 @@ TEST(JsonSlice, GivesAnArraysElements) {
   EXPECT_TRUE(slice_elements("[ ]").empty());
 }
 
+// The parser takes a text with one, so it has as many elements with as without.
+TEST(JsonSlice, PassesOverAByteOrderMark) {
+  EXPECT_EQ(slice_member("\xEF\xBB\xBF{\"tasks\":[1,2]}", "tasks"), "[1,2]");
+  EXPECT_EQ(slice_elements("\xEF\xBB\xBF [1,2]").size(), 2U);
+}
+
 }  // namespace
 }  // namespace ringmaster::admin
