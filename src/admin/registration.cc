@@ -70,7 +70,7 @@ static Result<std::string> address_of(const std::string& url) {
   return std::string(authority) + (http::host_of(authority) == authority ? ":80" : "");
 }
 
-Result<Registration::Announcement> Registration::parse(std::string_view text) const {
+Result<Announcement> parse_announcement(std::string_view text) {
   const json body = base::parse_json(text);
   if (body.is_discarded() || !body.is_object()) return base::fail(Code::invalid, "the body must be JSON such as {\"url\":\"http://10.0.0.7:5000\"}");
   const auto url = body.find("url");
@@ -141,7 +141,7 @@ Async<void> Registration::announce(wire::Exchange& exchange) {
     co_await wire::reply_error(exchange, pages_, body.error().code == Code::too_large ? 413 : 400, base::describe(body.error()));
     co_return;
   }
-  const auto announcement = parse(*body);
+  const auto announcement = parse_announcement(*body);
   if (!announcement) {
     co_await wire::reply_error(exchange, pages_, 400, announcement.error().detail);
     co_return;

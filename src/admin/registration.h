@@ -10,6 +10,15 @@
 
 namespace ringmaster::admin {
 
+// What a server says of itself.
+struct Announcement {
+  std::string address;  // "10.0.0.7:5000" or "name:5000"
+  std::string name;     // empty: none of its own
+  base::Duration ttl{};
+};
+// {"url": "http://10.0.0.7:5000", "name": "S1", "ttl": 30}. The error's detail is for the client.
+base::Result<Announcement> parse_announcement(std::string_view text);
+
 class Registration {
  public:
   // `pages`: how errors are told.
@@ -20,12 +29,6 @@ class Registration {
   io::Async<void> handle(wire::Exchange& exchange, bool may_list);
 
  private:
-  struct Announcement {
-    std::string address;  // "10.0.0.7:5000" or "name:5000"
-    std::string name;
-    base::Duration ttl{};
-  };
-  base::Result<Announcement> parse(std::string_view body) const;
   base::Result<void> may_register(const wire::Exchange& exchange) const;
   bool may_speak_for(const wire::Exchange& exchange, const base::Endpoint& endpoint) const;
   bool is_own(const wire::Exchange& exchange, const base::Endpoint& endpoint) const;
