@@ -135,7 +135,7 @@ static Message decode_as(std::size_t index, const json& j) {
 
 base::Result<Message> decode(std::string_view text) {
   try {
-    const json j = json::parse(text);
+    const json j = base::parse_own_json(text);
     const auto type = j.at("type").get<std::string>();
     for (std::size_t i = 0; i < kTypes.size(); ++i) {
       if (kTypes[i] == type) return decode_as(i, j);

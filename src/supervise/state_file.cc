@@ -25,7 +25,7 @@ Result<StateFile> StateFile::open(io::System& system, const std::string& directo
 
 static Desired read_desired(const std::string& text) {
   Desired desired;
-  const json root = json::parse(text);
+  const json root = base::parse_own_json(text);
   for (const auto& [name, pool] : root.at("pools").items()) {
     DesiredPool& to = desired[name];
     pool.at("configured").get_to(to.configured);
@@ -108,7 +108,7 @@ unsigned StateFile::kill_leftovers() {
   if (!text) return 0;
   unsigned killed = 0;
   try {
-    const json root = json::parse(*text);
+    const json root = base::parse_own_json(*text);
     if (root.at("boot").get<std::string>() != system_->boot_id()) return 0;
     for (const json& child : root.at("children")) {
       const auto pid = child.at("pid").get<pid_t>();
