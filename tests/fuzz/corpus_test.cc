@@ -1,7 +1,7 @@
 // corpus_test TARGET FOLDER: replays a target's corpus, and then tries simple mutations of it for a while; without libFuzzer, so
 // in any build. RINGMASTER_FUZZ_SECONDS says for how long (1), RINGMASTER_FUZZ_SEED which ones. What fails is in the file
 // that is named: the input is written before it is tried.
-#include <charconv>
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
@@ -17,6 +17,9 @@
 #include "fuzz.h"
 
 namespace ringmaster::fuzz {
+
+using namespace std::string_view_literals;
+
 namespace {
 
 constexpr std::size_t kBytesMax = 20000;
@@ -55,7 +58,7 @@ class Mutator {
 
   void change(std::string& input) {
     // Bytes that mean something to one parser or another.
-    static constexpr std::string_view kSpecial("\0\r\n\t :;,=\"\\/%?&{}[]()<>.-+0123456789aefEFxX\x1e\x7f\x80\xff", 53);
+    static constexpr std::string_view kSpecial = "\0\r\n\t :;,=\"\\/%?&{}[]()<>.-+0123456789aefEFxX\x1e\x7f\x80\xff"sv;
     const std::size_t at = below(input.size() + 1);
     const std::size_t length = std::min(input.size() - at, 1 + below(below(3) == 0 ? 64 : 4));
     switch (below(6)) {

@@ -121,7 +121,7 @@ Async<void> live(io::SimProcess& process, const config::Config& config, Docker& 
   runtime.begin();
   io::Scope starting(loop);
   starting.spawn(start_one(loop, runtime, config));
-  co_await loop.sleep(10s);
+  co_await loop.sleep(1500ms);  // some fifteen connections, if each ends at once
   starting.cancel();
   runtime.stopping();
   co_await starting.join();
