@@ -23,6 +23,12 @@ static std::string text_at(const json& object, const char* key) {
   return object.is_object() && found != object.end() && found->is_string() ? found->get<std::string>() : "";
 }
 
+// Empty if it is none: an id stands in the paths of later requests, which nothing in it may end or lead elsewhere.
+static std::string id_of(const json& object) {
+  const std::string id = text_at(object, "Id");
+  return http::percent_encode(id) == id && !id.starts_with('.') ? id : "";
+}
+
 // Null where there is none.
 static json member(const json& object, const std::string& key) {
   const auto found = object.is_object() ? object.find(key) : object.end();
@@ -70,7 +76,9 @@ Async<void> DockerRuntime::stop() {
   const auto networks = co_await api_.call("GET", "/networks?filters=" + ours_, nullptr, 5s);
   if (!networks || !networks->body.is_array()) co_return;
   for (const json& network : networks->body) {
-    const std::string path = "/networks/" + text_at(network, "Id");
+    const std::string id = id_of(network);
+    if (id.empty()) continue;
+    const std::string path = "/networks/" + id;
     co_await api_.call("DELETE", path, nullptr, 5s);
   }
 }
@@ -161,8 +169,10 @@ Async<Result<void>> DockerRuntime::reconcile() {
   if (!list->good() || !list->body.is_array()) co_return base::fail(Code::internal, "Docker does not list its containers: " + list->message());
   std::set<std::string> there;
   for (const json& one : list->body) {
-    there.insert(text_at(one, "Id"));
-    judge(one);
+    const std::string id = id_of(one);
+    if (id.empty()) continue;
+    there.insert(id);
+    judge(id, one);
   }
   for (const auto& [id, container] : before) {
     if (!there.contains(id)) ended(container, "is gone");
@@ -170,8 +180,7 @@ Async<Result<void>> DockerRuntime::reconcile() {
   co_return Result<void>{};
 }
 
-void DockerRuntime::judge(const json& listed) {
-  const std::string id = text_at(listed, "Id");
+void DockerRuntime::judge(const std::string& id, const json& listed) {
   const json labels = member(listed, "Labels");
   const std::string name = text_at(labels, label::kName);
   const std::string state = text_at(listed, "State");
@@ -334,7 +343,11 @@ Async<Result<std::string>> DockerRuntime::create(std::shared_ptr<Making> making,
       co_await clear_name(launch);
       co_return std::unexpected(answer.error());
     }
-    if (answer->good()) co_return text_at(answer->body, "Id");
+    if (answer->good()) {
+      std::string id = id_of(answer->body);
+      if (id.empty()) co_return base::fail(Code::internal, "Docker does not say which container it has made");
+      co_return id;
+    }
     const std::string why = answer->message();
     if (answer->status == 404 && !std::exchange(pulled, true)) {
       const auto had = co_await have_image(launch.pool.container.image);
@@ -360,7 +373,8 @@ Async<Result<void>> DockerRuntime::clear_name(const Launch& launch) {
     if (!there) co_return std::unexpected(there.error());
     if (there->status == 404) break;
     const json labels = member(member(there->body, "Config"), "Labels");
-    const std::string id = text_at(there->body, "Id");
+    const std::string id = id_of(there->body);
+    if (id.empty()) co_return base::fail(Code::internal, "Docker does not say which container has the name '" + launch.name + "'");
     const bool works = containers_.contains(id);
     if (text_at(labels, label::kInstance) != host_.instance) {
       co_return base::fail(Code::exists, "the name '" + launch.name + "' is taken by a container that is not ours");
@@ -368,7 +382,7 @@ Async<Result<void>> DockerRuntime::clear_name(const Launch& launch) {
     if (works && text_at(labels, label::kPool) != launch.pool.name) {  // within a pool names are unique: there the other one leaves
       co_return base::fail(Code::exists, "the name '" + launch.name + "' is taken by a container of pool '" + text_at(labels, label::kPool) + "'");
     }
-    const std::string aside = "/rename?name=" + http::percent_encode(launch.name) + ".old-" + text_at(labels, label::kEpoch);
+    const std::string aside = "/rename?name=" + http::percent_encode(launch.name + ".old-" + text_at(labels, label::kEpoch));
     const std::string method = works ? "POST" : "DELETE";
     const std::string path = "/containers/" + id + (works ? aside : "?force=1&v=1");
     const auto done = co_await api_.call(method, path, nullptr, patience());

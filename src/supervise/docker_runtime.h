@@ -68,7 +68,7 @@ class DockerRuntime final : public Runtime {
   io::Async<void> follow();
   io::Async<base::Result<void>> serve();
   io::Async<base::Result<void>> reconcile();
-  void judge(const nlohmann::json& listed);
+  void judge(const std::string& id, const nlohmann::json& listed);
   void on_event(const nlohmann::json& event);
   void ended(const ContainerPtr& container, std::string how);
 
