@@ -59,8 +59,25 @@ class Docker final : public wire::Handler {
     const char kind = kind_of(exchange.request().method, exchange.path());
     std::string extra;
     const Answer answer = next(kind);
+    if (kind == 'e' && answer.status == 200) {
+      co_await tell_events(exchange, answer.body);
+      co_return;
+    }
     if (kind == 'v') extra = "Api-Version: " + (answers_.contains('v') ? answer.body.substr(0, answer.body.find_first_not_of("0123456789.")) : "1.41") + "\r\n";
     co_await exchange.reply(answer.status, "application/json", kind == 'v' ? "OK" : answer.body, extra);
+  }
+
+  // The stream stays open for a while, as else nothing would ever be started.
+  static Async<void> tell_events(wire::Exchange& exchange, const std::string& events) {
+    const http::ResponseHead head{
+        .status = 200, .reason = "OK", .minor_version = 1, .framing = http::Framing::chunked, .content_length = 0, .keep_alive = true, .fields = {}};
+    exchange.begin_forward(head);
+    const std::size_t half = events.size() / 2;
+    auto sent = co_await exchange.write(std::string_view(events).substr(0, half), false);
+    co_await exchange.loop().sleep(200ms);  // so that the start is under way when the rest comes
+    if (sent) sent = co_await exchange.write(std::string_view(events).substr(half), false);
+    co_await exchange.loop().sleep(600ms);
+    if (sent) co_await exchange.write({}, true);
   }
 
  private:
@@ -121,7 +138,7 @@ Async<void> live(io::SimProcess& process, const config::Config& config, Docker& 
   runtime.begin();
   io::Scope starting(loop);
   starting.spawn(start_one(loop, runtime, config));
-  co_await loop.sleep(1500ms);  // some fifteen connections, if each ends at once
+  co_await loop.sleep(1500ms);
   starting.cancel();
   runtime.stopping();
   co_await starting.join();
