@@ -3,6 +3,7 @@
 
 #include "base/endpoint.h"
 #include "base/histogram.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/names.h"
 #include "base/network.h"
@@ -10,6 +11,13 @@
 
 namespace ringmaster::base {
 namespace {
+
+TEST(Json, IsNotWhatHasANul) {
+  using namespace std::string_view_literals;
+  EXPECT_TRUE(parse_json("{\"a\":1}\0{\"a\":2}"sv).is_discarded());
+  EXPECT_TRUE(parse_json("{\"a\":1}\0"sv).is_discarded());
+  EXPECT_FALSE(parse_json("{\"a\":\"\\u0000\"}"sv).is_discarded());
+}
 
 TEST(Endpoint, ReadsWhatItWrites) {
   for (const char* text : {"127.0.0.1:5000", "[::1]:80", "unix:/run/web.sock", "0.0.0.0:0"}) {
