@@ -1,5 +1,6 @@
 #include "admin/classic_tasks.h"
 
+#include "admin/json_slice.h"
 #include "admin/tasks_api.h"
 #include "base/json.h"
 #include "dispatch/task_json.h"
@@ -76,7 +77,7 @@ Async<Reply> ClassicTasks::submit(std::string body, std::string queue) {
   const bool whole = given.is_object() && given.size() == 1 && given.contains("expression") && given["expression"].is_string();
   if (!whole) co_return failure(400, "the body must be {\"expression\":\"2*(3+4)\"}");
   const json wanted = {{"queue", queue}, {"type", "expression"}, {"payload", given}, {"admission", "now"}};
-  auto submission = parse_submission(wanted, config_, dispatcher_.now(), body);
+  auto submission = parse_submission(wanted, config_, dispatcher_.now(), slice_value(body));
   if (!submission) co_return failure(submission.error().code == Code::too_large ? 413 : 400, submission.error().detail);
   const auto submitted = co_await dispatcher_.submit(std::move(submission->spec), true);
   if (!submitted && submitted.error().code == Code::full) {

@@ -75,6 +75,8 @@ std::string_view slice_member(std::string_view object, std::string_view name) {
   return found;
 }
 
+std::string_view slice_value(std::string_view text) { return Scanner(text).value(); }
+
 std::vector<std::string_view> slice_elements(std::string_view array) {
   Scanner scanner(array);
   std::vector<std::string_view> elements;

@@ -12,6 +12,9 @@ namespace ringmaster::admin {
 // The value of the object's member; empty if it has none of this name. Of several the last, as the parser has it.
 std::string_view slice_member(std::string_view object, std::string_view name);
 
+// The value that the text is, without white space or a byte order mark around it.
+std::string_view slice_value(std::string_view text);
+
 // The elements of the array.
 std::vector<std::string_view> slice_elements(std::string_view array);
 

@@ -24,6 +24,7 @@ TEST(JsonSlice, GivesAnArraysElements) {
 TEST(JsonSlice, PassesOverAByteOrderMark) {
   EXPECT_EQ(slice_member("\xEF\xBB\xBF{\"tasks\":[1,2]}", "tasks"), "[1,2]");
   EXPECT_EQ(slice_elements("\xEF\xBB\xBF [1,2]").size(), 2U);
+  EXPECT_EQ(slice_value("\xEF\xBB\xBF {\"a\": [1 ]}\r\n"), "{\"a\": [1 ]}");
 }
 
 }  // namespace
