@@ -56,6 +56,7 @@ void expression(std::string_view bytes) {
 
 void json_slice(std::string_view bytes) {
   const json value = dispatch::parse_json(bytes);
+  if (!value.is_discarded()) CHECK(!bytes.contains('\0') && dispatch::parse_json(admin::slice_value(bytes)) == value);
   if (value.is_object()) {
     CHECK(admin::slice_member(bytes, "a name that nobody has").empty());
     for (const auto& [name, member] : value.items()) CHECK(dispatch::parse_json(admin::slice_member(bytes, name)) == member);
