@@ -5,6 +5,7 @@
 
 #include "base/json.h"
 #include "base/log.h"
+#include "base/names.h"
 #include "http/target.h"
 #include "supervise/output_frames.h"
 
@@ -202,13 +203,14 @@ void DockerRuntime::judge(const std::string& id, const json& listed) {
     found_[{pool, slot}] = {id, name, epoch};
     return;
   }
-  working_.spawn(remove_stray(id, name, socket_folder(host_, pool, slot, epoch)));
+  // Whoever may use Docker can write labels: one that is no pool's name must not lead us out of our folder.
+  working_.spawn(remove_stray(id, name, base::is_pool_name(pool) ? socket_folder(host_, pool, slot, epoch) : ""));
 }
 
 Async<void> DockerRuntime::remove_stray(std::string id, std::string name, std::string folder) {
   base::log::warning("container {} ({}) is left over from an earlier time, and is removed", base::log::printable(name, 80), id.substr(0, 12));
   co_await remove(id);
-  clear_folder(folder);
+  if (!folder.empty()) clear_folder(folder);
 }
 
 Async<void> DockerRuntime::remove(std::string id) {
