@@ -5,6 +5,7 @@
   bugs              clang-tidy-19: of what has changed since the branch left its origin, or in the last 20 commits; --all: of all files
   include graph     a folder includes only folders of lower floors (docs/ARCHITECTURE.md)
   sizes             files of at most 600 lines, functions of at most 60 (tests: 120) unless a comment says why
+  mutants           those that ./dev mutants makes fit the sources
   dead links        every relative link in the documents leads somewhere
   house rules       no work left open in comments, SPDX in LICENSE
 """
@@ -155,6 +156,14 @@ def check_tidy(paths):
                 print(f"  {number} of {len(todo)}", flush=True)
 
 
+def check_mutants():
+    """That each still fits the sources."""
+    listed = subprocess.run([sys.executable, ROOT / "tests/mutants.py", "--list"], capture_output=True, text=True)
+    complaints.extend(f"tests/mutants.toml:1: {line.removeprefix('FAULT ')}" for line in listed.stdout.splitlines() if line.startswith("FAULT "))
+    if listed.returncode and "FAULT " not in listed.stdout:
+        complaints.append(f"tests/mutants.py:1: {listed.stderr.strip()[-400:]}")
+
+
 def main():
     sources = tracked("src/*.cc", "src/*.h")
     tests = tracked("tests/*.cc", "tests/*.h")
@@ -168,6 +177,7 @@ def main():
     for path in tracked("*.md"):
         check_links(path)
     check_format(sources + tests)
+    check_mutants()
     checkable = [path for path in sources + tests if path.suffix == ".cc" and "fuzz" not in path.parts]
     check_tidy(checkable if "--all" in sys.argv[1:] else worth_tidying(checkable))
     for complaint in complaints:

@@ -272,7 +272,7 @@ int SimSystem::connect_error(int fd) {
 // --- what goes wrong ---
 
 void SimSystem::call() {
-  if (process_.dies_at_call != 0 && --process_.dies_at_call == 0) world_.kill(process_, {0, SIGKILL});
+  if (process_.dies_now()) world_.kill(process_, {0, SIGKILL});
 }
 
 void SimSystem::wake() {

@@ -113,8 +113,13 @@ class SimProcess {
   SimProcess* parent;
   SpawnRequest request;
   bool ghost = false;
-  bool stopped = false;         // by SIGSTOP
-  unsigned dies_at_call = 0;    // its so-many-th system call from now does not happen any more: it is killed there; 0: never
+  bool stopped = false;       // by SIGSTOP
+  unsigned dies_at_call = 0;  // its so-many-th system call from now does not happen any more: it is killed there; 0: never
+  bool dies_now() {           // one more call
+    if (dies_at_call == 0) return false;
+    --dies_at_call;
+    return dies_at_call == 0;
+  }
   Time no_descriptors_until{};  // its table is full
   ExitStatus status;
   SimObjectPtr pidfd;

@@ -86,7 +86,7 @@ class DiskSystem final : public io::RealSystem {
   DiskCalls calls_;
 };
 
-const std::string kDirectory = "/srv/ringmaster/state";
+const std::string directory = "/srv/ringmaster/state";
 
 // What a master knows of its state file, and does with it.
 class Master {
@@ -97,7 +97,7 @@ class Master {
   std::string scenario() {
     for (int life = 0; life < 2; ++life) {
       DiskSystem system(disk_);
-      auto file = StateFile::open(system, kDirectory);
+      auto file = StateFile::open(system, directory);
       if (!file) continue;
       if (const std::string problem = check(*file); !problem.empty()) return problem;
       for (int i = 0; i < 3; ++i) {
@@ -115,7 +115,7 @@ class Master {
   // By a master that starts now.
   std::string find_again() {
     DiskSystem system(disk_);
-    auto file = StateFile::open(system, kDirectory);
+    auto file = StateFile::open(system, directory);
     if (!file) return "the state directory cannot be opened: " + file.error().detail;
     if (std::string problem = check(*file); !problem.empty()) return problem;
     base::Random random(99);
@@ -123,7 +123,7 @@ class Master {
     if (!instance_.empty() && (!name || *name != instance_)) return "the identity is another";
     if (!file->save(text(++tried_))) return "nothing can be saved";
     saved_ = tried_;
-    if (disk_.find(kDirectory + "/desired.json.new") != nullptr) return "what was left over is still there";
+    if (disk_.find(directory + "/desired.json.new") != nullptr) return "what was left over is still there";
     return check(*file);
   }
 
@@ -138,7 +138,7 @@ class Master {
     const auto loaded = file.load();
     if (disk_.dead()) return "";
     if (!loaded) return loaded.error().detail;
-    if (disk_.find(kDirectory + "/desired.json.damaged") != nullptr) return "it is damaged";
+    if (disk_.find(directory + "/desired.json.damaged") != nullptr) return "it is damaged";
     const std::string found = StateFile::text_of(*loaded);
     if (loaded->empty()) return saved_ == 0 ? "" : "it is lost";
     const std::uint32_t version = loaded->at("pool").configured;

@@ -91,7 +91,7 @@ class SimDisk {
   static bool may_write(const Open& open) {
     if (!is_dead(open) && open.disk->on_write) open.disk->on_write();
     if (io::SimProcess* process = open.disk->world_.find(open.owner); process != nullptr && !process->ghost) {
-      if (process->dies_at_call != 0 && --process->dies_at_call == 0) open.disk->world_.kill(*process, {0, 9});
+      if (process->dies_now()) open.disk->world_.kill(*process, {0, 9});
     }
     return !is_dead(open);
   }

@@ -100,7 +100,9 @@ class Scenario {
     };
     // In the midst of a transaction.
     disk_.on_write = [this] {
-      if (power_lost_at_write_ != 0 && --power_lost_at_write_ == 0) cut_power();
+      if (power_lost_at_write_ == 0) return;
+      --power_lost_at_write_;
+      if (power_lost_at_write_ == 0) cut_power();
     };
     tasks_.database_may_fail = options.database_faults + options.full_tables + options.power_losses + options.engine_kills > 0;
     plan_chaos();
