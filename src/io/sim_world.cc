@@ -77,7 +77,9 @@ void SimProcess::close_all() {
 
 SimWorld::SimWorld(std::uint64_t seed, const SimFaults& faults) : random_(seed), faults_(faults) {}
 
-SimWorld::~SimWorld() {
+SimWorld::~SimWorld() { end(); }
+
+void SimWorld::end() {
   for (const auto& process : processes_) {
     if (!process->ghost) kill(*process, {0, SIGKILL});
   }

@@ -141,7 +141,9 @@ class SimWorld {
   using Program = std::function<std::unique_ptr<SimProgram>(SimProcess&)>;
 
   SimWorld(std::uint64_t seed, const SimFaults& faults);
-  ~SimWorld();
+  ~SimWorld();  // calls end()
+  // Kills all processes and waits until the last ghost has gone: while what they use beside the world is still there.
+  void end();
 
   void install(const std::string& name, Program program) { programs_[name] = std::move(program); }
   Result<SimProcess*> spawn(SimProcess* parent, const SpawnRequest& request);

@@ -338,7 +338,9 @@ Async<void> Attempt::stop_upload() {
 void Attempt::end(const std::optional<Failure>& failure) {
   count(failure);
   // A server that answered an Upgrade otherwise may still believe that it has switched: its connection is not used again.
-  const bool clean = !failure && answered_ && !wants_websocket(exchange_.request()) && workspace_->reader.reusable() && (!streamed_ || upload_.done);
+  // (Of a tunnel neither request nor workspace are left.)
+  const bool clean =
+      !failure && answered_ && !tunnel_ && !wants_websocket(exchange_.request()) && workspace_->reader.reusable() && (!streamed_ || upload_.done);
   active_.reset();
   if (clean && connection_ && !upstream_.retired && pool_.settings.proxy_protocol == config::ProxyProtocol::none) {
     if (streamed_) bear_pauses(false);

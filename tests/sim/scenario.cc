@@ -108,6 +108,10 @@ class Scenario {
     plan_chaos();
   }
 
+  Scenario(const Scenario&) = delete;
+  Scenario& operator=(const Scenario&) = delete;
+  ~Scenario() { world_.end(); }  // processes use the disk and the books to their very end
+
   Result run() {
     boot();
     expect(world_.run([this] { return all_ready(); }, world_.now() + 5s), "the fleet did not become ready");
