@@ -39,10 +39,12 @@ wire::Handler::ErrorPage ApiV1::error_page(unsigned status, std::string_view why
   return {"application/problem+json", dump({{"type", "about:blank"}, {"title", http::reason_phrase(status)}, {"status", status}, {"detail", why}})};
 }
 
+static bool is_reading(Method method) { return method == Method::get || method == Method::head; }
+
 // Answers those who may not, and says whether the others may go on.
 Async<bool> ApiV1::may_pass(wire::Exchange& exchange) {
   const http::RequestHead& head = exchange.request();
-  const bool reading = head.method == Method::get || head.method == Method::head;
+  const bool reading = is_reading(head.method);
   if (exchange.path() == "/healthz" || exchange.path() == "/readyz") co_return true;
   if (!is_of_own_user(exchange)) {
     audit(exchange, "", "refused: another user's process");
@@ -51,7 +53,7 @@ Async<bool> ApiV1::may_pass(wire::Exchange& exchange) {
   }
   if (tokens_.write.empty()) {
     if (is_local_host(head.authority)) co_return true;
-    co_await wire::reply_error(exchange, *this, 403, "the Host must be localhost, 127.0.0.1 or [::1]");
+    co_await wire::reply_error(exchange, *this, 403, kForeignHost);
     co_return false;
   }
   if (shows_token(exchange, tokens_.write)) co_return true;
@@ -74,14 +76,15 @@ Async<void> ApiV1::handle(wire::Exchange& exchange) {
   }
   const bool passes = co_await may_pass(exchange);
   if (!passes) co_return;
+  const bool reading = is_reading(head.method);
   // A web page can make its visitor's browser send a form without asking first; JSON it cannot.
-  if (head.method != Method::get && head.method != Method::head && !may_be_json(exchange)) {
+  if (!reading && !may_be_json(exchange)) {
     co_await wire::reply_error(exchange, *this, 415, "send JSON: Content-Type: application/json");
     co_return;
   }
   if (TasksApi::takes(exchange.path())) {
     co_await tasks_.handle(exchange);
-  } else if (head.method == Method::get || head.method == Method::head) {
+  } else if (reading) {
     co_await read(exchange, exchange.path());
   } else {
     co_await write(exchange, exchange.path());
@@ -180,16 +183,8 @@ static unsigned status_of(Code code) {
 
 // The body of a change. Error: that has been replied.
 Async<base::Result<link::Command>> ApiV1::read_change(wire::Exchange& exchange) {
-  const http::Field* type = exchange.request().fields.find(http::FieldId::content_type);
-  if (type == nullptr || !type->value.starts_with("application/json")) {
-    co_await wire::reply_error(exchange, *this, 415, "the body must be sent as Content-Type: application/json");
-    co_return base::fail(Code::invalid);
-  }
-  const auto body = co_await exchange.read_whole_body(kChangeBytesMax);
-  if (!body) {
-    co_await wire::reply_error(exchange, *this, body.error().code == Code::too_large ? 413 : 400, base::describe(body.error()));
-    co_return base::fail(Code::invalid);
-  }
+  const auto body = co_await read_json_body(exchange, *this, kChangeBytesMax);
+  if (!body) co_return base::fail(Code::invalid);
   // A size may be 0.
   auto command = exchange.request().method == Method::put ? parse_size(*body) : parse_change(*body, "names");
   const bool keyed = command && take_key(exchange.request(), *command);

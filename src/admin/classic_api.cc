@@ -58,7 +58,7 @@ std::string_view ClassicApi::refusal(const wire::Exchange& exchange) const {
   const http::RequestHead& head = exchange.request();
   const bool open = listener_.classic_from.empty();  // then it is on loopback; the configuration sees to that
   if (!open && !base::any_contains(listener_.classic_from, exchange.client())) return "this address may not call it";
-  if (open && !is_local_host(head.authority)) return "the Host must be localhost, 127.0.0.1 or [::1]";
+  if (open && !is_local_host(head.authority)) return kForeignHost;
   // A web page on another site could make its visitor's browser send this.
   if (head.fields.find(http::FieldId::origin) != nullptr) return "calls from web pages are refused";
   return {};

@@ -24,11 +24,25 @@ bool shows_token(const wire::Exchange& exchange, std::string_view token) {
 }
 
 bool may_be_json(const wire::Exchange& exchange) {
-  const http::Field* field = exchange.request().fields.find("content-type");
+  const http::Field* field = exchange.request().fields.find(http::FieldId::content_type);
   if (field == nullptr) return true;
   std::string_view type = field->value.substr(0, field->value.find(';'));
   while (type.ends_with(' ') || type.ends_with('\t')) type.remove_suffix(1);
   return http::equals_ignoring_case(type, "application/json");
+}
+
+io::Async<base::Result<std::string>> read_json_body(wire::Exchange& exchange, const wire::Handler& pages, std::size_t bytes_max) {
+  const http::Field* type = exchange.request().fields.find(http::FieldId::content_type);
+  if (type == nullptr || !type->value.starts_with("application/json")) {
+    co_await wire::reply_error(exchange, pages, 415, "the body must be sent as Content-Type: application/json");
+    co_return base::fail(base::Code::invalid);
+  }
+  auto body = co_await exchange.read_whole_body(bytes_max);
+  if (!body) {
+    co_await wire::reply_error(exchange, pages, body.error().code == base::Code::too_large ? 413 : 400, base::describe(body.error()));
+    co_return base::fail(base::Code::invalid);
+  }
+  co_return std::move(*body);
 }
 
 void audit(const wire::Exchange& exchange, std::string_view what, std::string_view outcome) {

@@ -51,7 +51,7 @@ Result<void> Registration::may_register(const wire::Exchange& exchange) const {
   }
   // From this machine by a name that is not its own: a web page's (DNS rebinding). Servers elsewhere call it by any name.
   if (pool_.registration.token.empty() && exchange.client().is_loopback() && !is_local_host(exchange.request().authority)) {
-    return base::fail(Code::denied, "the Host must be localhost, 127.0.0.1 or [::1]");
+    return base::fail(Code::denied, std::string(kForeignHost));
   }
   if (!pool_.registration.token.empty() && !shows_token(exchange, pool_.registration.token)) {
     return base::fail(Code::denied, "the token is missing or wrong: send Authorization: Bearer TOKEN");

@@ -1,4 +1,5 @@
 #include "admin/tasks_api.h"
+#include "admin/guard.h"
 #include "admin/json_slice.h"
 #include "base/json.h"
 
@@ -317,16 +318,8 @@ Async<void> TasksApi::list(wire::Exchange& exchange) {
 
 // The body as JSON. Errors have been replied to already.
 Async<Result<TasksApi::Parsed>> TasksApi::read_json(wire::Exchange& exchange, std::size_t bytes_max) {
-  const http::Field* type = exchange.request().fields.find(http::FieldId::content_type);
-  if (type == nullptr || !type->value.starts_with("application/json")) {
-    co_await wire::reply_error(exchange, pages_, 415, "the body must be sent as Content-Type: application/json");
-    co_return base::fail(Code::invalid);
-  }
-  auto body = co_await exchange.read_whole_body(bytes_max);
-  if (!body) {
-    co_await wire::reply_error(exchange, pages_, body.error().code == Code::too_large ? 413 : 400, base::describe(body.error()));
-    co_return base::fail(Code::invalid);
-  }
+  auto body = co_await read_json_body(exchange, pages_, bytes_max);
+  if (!body) co_return base::fail(Code::invalid);
   Parsed parsed{dispatch::parse_json(*body), std::move(*body)};
   const json& value = parsed.value;
   if (value.is_discarded() || !value.is_object()) {

@@ -229,9 +229,7 @@ std::size_t RealSystem::unacknowledged(int fd) {
 std::optional<uid_t> RealSystem::peer_user(int fd) {
   ucred peer{};
   socklen_t length = sizeof peer;
-  sockaddr_un own{};
-  socklen_t own_length = sizeof own;
-  const bool is_unix = ::getsockname(fd, reinterpret_cast<sockaddr*>(&own), &own_length) == 0 && own.sun_family == AF_UNIX;
+  const bool is_unix = local_endpoint(fd).family == Endpoint::Family::unix_path;
   if (!is_unix || ::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0) return {};
   return peer.uid;
 }

@@ -211,17 +211,17 @@ void RealSystem::reap_orphans() {
 void RealSystem::kill_marked(const std::string& mark_prefix) {
   cgroups_.end_all(mark_prefix);
   std::error_code error;
-  std::vector<std::string> killed;
+  std::vector<pid_t> killed;
   for (const auto& entry : std::filesystem::directory_iterator("/proc", error)) {
     const std::string pid = entry.path().filename();
     if (pid.find_first_not_of("0123456789") != std::string::npos || !mark_of(pid).starts_with(mark_prefix)) continue;
-    if (::kill(static_cast<pid_t>(std::stol(pid)), SIGKILL) == 0) killed.push_back(pid);
+    const auto number = static_cast<pid_t>(std::stol(pid));
+    if (::kill(number, SIGKILL) == 0) killed.push_back(number);
   }
   // What they listened on is free once they have gone, which takes a moment, and longer while a disk keeps them waiting.
-  static constexpr int kStartTime = 22;
   static constexpr int kTries = 2000;
   for (int i = 0; i < kTries && !killed.empty(); ++i) {
-    std::erase_if(killed, [](const std::string& pid) { return stat_field(pid, kStartTime).empty(); });
+    std::erase_if(killed, [&](pid_t pid) { return start_time(pid).empty(); });
     if (!killed.empty()) ::usleep(1000);
   }
 }
